@@ -71,7 +71,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     `owner` is whom its tasks belong to, "" for nobody in particular. At most so many of the
     owner's tasks may be `waiting` or `running`, and so many `bytes` of their arguments may wait;
-    None stands for no limit.
+    None stands for no limit. `args` are arguments that every function which takes them gets, as JSON
+    text: the caller cannot give others.
     """
 
     owner: Annotated[str, Meta(max_length=MAX_OWNER)] = ""
@@ -79,6 +80,12 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     waiting: Annotated[int, Meta(ge=0)] | None = None
     running: Annotated[int, Meta(ge=1)] | None = None
     bytes: Annotated[int, Meta(ge=0)] | None = None
+    args: dict[str, Raw] | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.waiting is not None or self.running is not None or self.bytes is not None
 
     def has(self, role: Role) -> bool:
         """Return whether the caller may do what a role may."""

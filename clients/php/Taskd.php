@@ -201,11 +201,19 @@ final class Client
      * @param float $connectTimeout seconds for which a server that is not there is tried again
      * @param bool $objects whether objects in results are `stdClass` instead of arrays,
      *     so that an empty object and an empty array remain different
+     * @param string|callable(): string|null $token shows the server who is calling: a text, or a function that
+     *     returns one for each connection; without it the environment's TASKD_TOKEN, if there is one.
+     *     (A submit's `token` is another thing.)
      */
-    public function __construct(?string $server = null, float $connectTimeout = 5.0, bool $objects = false)
-    {
+    public function __construct(
+        ?string $server = null,
+        float $connectTimeout = 5.0,
+        bool $objects = false,
+        string|callable|null $token = null,
+    ) {
         $server ??= getenv('TASKD_SERVER') ?: Address::DEFAULT;
-        $this->link = new Link(Address::of($server), $connectTimeout, $objects);
+        $credentials = Credentials::of($token ?? (trim(getenv('TASKD_TOKEN') ?: '') ?: null));
+        $this->link = new Link(Address::of($server), $connectTimeout, $objects, $credentials);
     }
 
     /**
@@ -645,6 +653,58 @@ final class Message
     }
 }
 
+/** @internal The token of a client: a text, or a function that returns one for each connection. */
+final class Credentials
+{
+    /** Seconds before the end of a token at which another one is shown, or half of its time if that is less. */
+    private const RENEW = 30.0;
+
+    private function __construct(private readonly string|\Closure $token)
+    {
+    }
+
+    public static function of(string|callable|null $token): ?self
+    {
+        if ($token === null) {
+            return null;
+        }
+        // A text is a token, also if there is a function with that name.
+        return new self(is_string($token) ? self::checked($token) : \Closure::fromCallable($token));
+    }
+
+    /** Return a token, which is never quoted. */
+    private static function checked(mixed $token): string
+    {
+        if (is_string($token) && preg_match('/^[A-Za-z0-9_.~+-]+$/D', $token)) {
+            return $token;
+        }
+        throw new \InvalidArgumentException('a token is a text of letters, digits and . _ ~ + -');
+    }
+
+    /** Return whether there is another token when one has expired. */
+    public function isRenewable(): bool
+    {
+        return $this->token instanceof \Closure;
+    }
+
+    /** Return the request that shows a token. */
+    public function line(): string
+    {
+        $token = is_string($this->token) ? $this->token : self::checked(($this->token)());
+        return Message::of('taskd.auth', ['token' => $token])->line('auth');
+    }
+
+    /** Return the seconds until another token should be shown, if the last one expires at this time, since 1970. */
+    public function renewsIn(int|float|null $expires): ?float
+    {
+        if ($expires === null || !$this->isRenewable()) {
+            return null;
+        }
+        $left = $expires - microtime(true);
+        return $left > 0 ? max($left - self::RENEW, $left / 2) : null; // else the clocks differ
+    }
+}
+
 /** @internal A connection is lost. */
 final class Lost extends \Exception
 {
@@ -673,7 +733,14 @@ final class Link
         private readonly Address $address,
         private readonly float $connectTimeout,
         private readonly bool $objects,
+        private readonly ?Credentials $credentials = null,
     ) {
+    }
+
+    /** Return whether a call was refused, and not run, because of a token that has expired, and there is another. */
+    private function mayRenew(NotAllowed $error): bool
+    {
+        return $this->credentials?->isRenewable() && ($error->data['reason'] ?? null) === 'expired';
     }
 
     /** Return the seconds of a clock that only goes forward. */
@@ -687,13 +754,15 @@ final class Link
      *
      * It is sent on another connection if it was not sent on the first, and if
      * `$again` (it changes nothing, or can be sent twice) in any case, also if the
-     * server has refused it because it shuts down.
+     * server has refused it because it shuts down. What is refused, and so not run, since the token has
+     * expired, is sent once more.
      */
     public function ask(Message $message, bool $again, ?float $wait = null, ?callable $onProgress = null): mixed
     {
         $ending = $wait === null ? INF : self::now() + $wait;
         $until = self::now() + $this->connectTimeout;
         $refused = null;
+        $hasRenewed = false;
         while (true) {
             $connection = $this->take(min($until, $ending));
             $id = $connection->send($message);
@@ -707,6 +776,12 @@ final class Link
                     throw $this->unreachable($lost->getMessage(), $sent);
                 }
                 self::pause(self::PAUSE);
+            } catch (NotAllowed $error) {
+                if ($hasRenewed || !$this->mayRenew($error)) {
+                    throw $error;
+                }
+                $hasRenewed = true;
+                $connection->close();
             } catch (ShuttingDown $error) {
                 // A server that stops answers so what can be asked again after its next start.
                 $refused ??= self::now();
@@ -756,7 +831,7 @@ final class Link
             throw $lost;
         } finally {
             // The callback, or the handler of a signal, has thrown something.
-            if (!$isOver) {
+            if (!$isOver && !$connection->isRefused()) {
                 $connection->abandon($id);
                 $this->keep($connection);
             }
@@ -793,6 +868,7 @@ final class Link
         $inFlight = $unsent = [];
         $connection = null;
         $until = null; // when to give up what could not be sent; null while all is well
+        $hasRenewed = false;
         try {
             while (true) {
                 while (count($inFlight) < $concurrency && ($unsent !== [] || $rows->valid())) {
@@ -831,8 +907,22 @@ final class Link
                     $connection = null;
                     self::pause(self::PAUSE);
                     continue;
+                } catch (NotAllowed $refusal) {
+                    $refusedRows = $inFlight;
+                    $inFlight = [];
+                    $connection = null;
+                    if ($hasRenewed || !$this->mayRenew($refusal)) {
+                        foreach ($refusedRows as $row) {
+                            yield [$row, null, $refusal];
+                        }
+                    } else {
+                        $hasRenewed = true;
+                        array_push($unsent, ...array_values($refusedRows));
+                    }
+                    continue;
                 }
                 $until = null;
+                $hasRenewed = false;
                 foreach ($received as $reply) {
                     // An error without an id is about the first message that has not been answered.
                     $id = $reply['id'] ?? (isset($reply['error']) ? array_key_first($inFlight) : null);
@@ -864,6 +954,7 @@ final class Link
      */
     public function watch(callable $attach, int $after): \Generator
     {
+        $hasRenewed = false;
         while (true) {
             $connection = $this->take(self::now() + $this->connectTimeout);
             try {
@@ -873,6 +964,7 @@ final class Link
                         if (($message['id'] ?? null) === $id) {
                             $answer = (array) self::resultOf($message);
                             $after = $after < 0 ? $answer['seq'] : $after;
+                            $hasRenewed = false;
                             yield $answer;
                         } elseif (($message['method'] ?? null) === 'taskd.event') {
                             $event = self::eventOf((array) $message['params']);
@@ -887,6 +979,11 @@ final class Link
                 }
             } catch (Lost) {
                 self::pause(self::PAUSE);
+            } catch (NotAllowed $error) {
+                if ($hasRenewed || !$this->mayRenew($error)) {
+                    throw $error;
+                }
+                $hasRenewed = true;
             } finally {
                 // The server goes on to push events, until the connection has ended.
                 $connection->close();
@@ -916,7 +1013,7 @@ final class Link
         while (true) {
             try {
                 $left = max(self::PAUSE, $until - self::now());
-                return Connection::open($this->address, $left, $this->objects);
+                return Connection::open($this->address, $left, $this->objects, $this->credentials);
             } catch (Lost $lost) {
                 if ($lost->isFinal || self::now() + self::PAUSE >= $until) {
                     throw $this->unreachable($lost->getMessage(), false);
@@ -1006,16 +1103,31 @@ final class Connection
     /** Why there is no more to come; null while there may be. */
     private ?string $end = null;
 
+    /** Why the server refuses the token, and runs nothing that was sent behind it. */
+    private ?Error $refusal = null;
+
+    /** Whether it has accepted one, and when another should be shown. */
+    private bool $wasAccepted = false;
+    private ?float $renewsAt = null;
+
     /** @param resource $stream */
-    private function __construct(private $stream, private readonly bool $objects)
-    {
+    private function __construct(
+        private $stream,
+        private readonly bool $objects,
+        private readonly ?Credentials $credentials,
+    ) {
         $this->pid = getmypid();
         $this->lastSent = $this->lastReceived = Link::now();
     }
 
-    /** @throws Lost */
-    public static function open(Address $address, float $timeout, bool $objects): self
+    /**
+     * Open a connection; a token is sent ahead of the first request, without waiting for the answer.
+     *
+     * @throws Lost
+     */
+    public static function open(Address $address, float $timeout, bool $objects, ?Credentials $credentials): self
     {
+        $shown = $credentials?->line();
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true], 'ssl' => $address->tls ?? []]);
         $flags = STREAM_CLIENT_CONNECT;
         $ending = Link::now() + $timeout;
@@ -1038,7 +1150,36 @@ final class Connection
         } finally {
             restore_error_handler();
         }
-        return new self($stream, $objects);
+        $connection = new self($stream, $objects, $credentials);
+        if ($shown !== null) {
+            $connection->queue($shown);
+        }
+        return $connection;
+    }
+
+    /** Return whether the server has refused the token. */
+    public function isRefused(): bool
+    {
+        return $this->refusal !== null;
+    }
+
+    /**
+     * Take the answer to a token. A server that knows none needs none, and one that was accepted remains so.
+     *
+     * @param array<string, mixed> $message
+     */
+    private function answered(array $message): void
+    {
+        if (!isset($message['error'])) {
+            $this->wasAccepted = true;
+            $seconds = $this->credentials?->renewsIn(((array) ($message['result'] ?? []))['expires'] ?? null);
+            $this->renewsAt = $seconds === null ? null : Link::now() + $seconds;
+            return;
+        }
+        $error = Error::of($message['error']);
+        if (!$this->wasAccepted && !$error instanceof MethodNotFound) {
+            $this->refusal = $error;
+        }
     }
 
     /**
@@ -1115,11 +1256,16 @@ final class Connection
      * @return list<array<string, mixed>>
      *
      * @throws Lost
+     * @throws NotAllowed if the token is refused
      */
     public function receive(float $until): array
     {
         $this->write();
-        while (($messages = $this->messages()) === []) {
+        while (($messages = $this->messages()) === [] || $this->refusal !== null) {
+            if ($this->refusal !== null) {
+                $this->close();
+                throw $this->refusal;
+            }
             if ($this->end !== null) {
                 $this->close();
                 throw new Lost($this->end);
@@ -1128,7 +1274,11 @@ final class Connection
             if ($now >= $until) {
                 return [];
             }
-            $wake = $this->beat($now);
+            if ($this->renewsAt !== null && $now >= $this->renewsAt) {
+                $this->renewsAt = null;
+                $this->queue($this->credentials->line());
+            }
+            $wake = min($this->beat($now), $this->renewsAt ?? INF);
             $hasMore = $this->outAt < strlen($this->out);
             self::select($this->stream, $hasMore, min($until, $wake) - $now);
             if ($hasMore) {
@@ -1242,6 +1392,10 @@ final class Connection
             unset($this->ends[$id ?? '']);
             if ($id === 'ping' || is_int($id) && isset($this->abandoned[$id])) {
                 unset($this->abandoned[$id]);
+                continue;
+            }
+            if ($id === 'auth') {
+                $this->answered($message);
                 continue;
             }
             $messages[] = $message;

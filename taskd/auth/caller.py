@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
-
-from msgspec import Raw
 
 from taskd.model import Grant
 
@@ -22,7 +19,10 @@ REFUSED = 4403
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit on requests: at most `count` in any `seconds`."""
+    """A limit on an owner's calls, submits and retries: at most `count` in any `seconds`.
+
+    Each task of a batch counts.
+    """
 
     count: int
     seconds: float
@@ -33,16 +33,17 @@ class Caller:
     """A caller that has shown a token.
 
     `name` is that of the token, for the log; never the token itself. `functions` are patterns
-    of the names that it may call, with ``*`` and ``?``. `args` are arguments that the token fixes, as
-    JSON text. `expires` is in seconds since 1970, None for never.
+    of the names that it may call, with ``*`` and ``?``. `expires` is in seconds since 1970, None for
+    never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the
+    fingerprint of the key that signed it.
     """
 
     name: str
     grant: Grant
     functions: tuple[str, ...] = ("*",)
-    args: Mapping[str, Raw] = field(default_factory=dict)
     rate: Rate | None = None
     expires: float | None = None
+    accepted_by: str = field(default="", repr=False)
 
     def may_call(self, function: str) -> bool:
         """Return whether the token covers a function."""
@@ -59,4 +60,7 @@ class Verifier(Protocol):
         """
 
     def is_valid(self, caller: Caller, now: float) -> bool:
-        """Return whether a caller of `verify` would still be accepted: not if its token was revoked."""
+        """Return whether a caller of `verify` would still be accepted, and for the same.
+
+        Not if its token has expired or was revoked, if its key is gone, or if its rights were changed.
+        """

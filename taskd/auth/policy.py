@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from taskd.errors import NotAllowed
 from taskd.functions.wire_names import RESERVED
-from taskd.model import ANONYMOUS, Grant, Role
+from taskd.model import ANONYMOUS, PRIORITY, Grant, Role
 
-__all__ = ["NEEDS", "Need", "check_role"]
+__all__ = ["NEEDS", "Need", "check_role", "check_urgent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Need:
 
 NEEDS = {
     "ping": Need("watch"),
+    "auth": Need("watch"),
     "whoami": Need("watch"),
     "functions": Need("watch"),
     "status": Need("operate"),
@@ -59,3 +60,12 @@ def check_role(grant: Grant, method: str) -> None:
         f"{method} needs a token with the role {need.role}; this caller has the role {grant.role}",
         reason="role",
     )
+
+
+def check_urgent(grant: Grant) -> None:
+    """Raise `NotAllowed` unless a caller may overtake everybody's tasks."""
+    if not grant.has("operate"):
+        raise NotAllowed(
+            f"options.priority: to overtake others (below {PRIORITY}) needs a token with the role operate",
+            reason="role",
+        )

@@ -6,6 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from taskd.cli.options import gateway_url
+from taskd.cli.token_file import command_token
 from taskd.client import Client
 from taskd.errors import TaskdError
 from taskd.printable import printable
@@ -24,7 +25,8 @@ def complete_function(
     """Return the server's functions whose names begin so; none if it cannot be asked."""
     via, server = context.params.get("via"), context.params.get("server")
     try:
-        with Client(gateway_url(via) if via else server, connect_timeout=PATIENCE) as client:
+        address = gateway_url(via) if via else server
+        with Client(address, token=command_token(), connect_timeout=PATIENCE) as client:
             functions = client.with_options(wait=PATIENCE).functions()
     except (TaskdError, OSError, ValueError):
         return []

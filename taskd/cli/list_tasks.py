@@ -36,8 +36,11 @@ SHOWN = 100
 )
 @click.option("--batch", metavar="ID", help="Those of this batch alone.")
 @click.option("--key", metavar="TEXT", help="Those with this key alone.")
+@click.option("--owner", metavar="NAME", help="Those that belong to this one alone.")
+@click.option("--error", metavar="TEXT", help="Those with this text in their error alone.")
+@click.option("--newest", is_flag=True, help="The latest first.")
 @click.option("--batches", is_flag=True, help="Batches instead of tasks.")
-@click.option("--after", metavar="ID", help="Those submitted after this task alone.")
+@click.option("--after", metavar="ID", help="Those that follow this task in the list alone.")
 @click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="So many at most.")
 @json_option
 @server_options
@@ -46,10 +49,13 @@ def list_(
     function: str | None,
     batch: str | None,
     key: str | None,
+    owner: str | None,
+    error: str | None,
     after: str | None,
     limit: int,
     server: str,
     *,
+    newest: bool,
     batches: bool,
     as_json: bool,
 ) -> None:
@@ -57,19 +63,32 @@ def list_(
 
     The table has the ends of their ids; every command takes them so.
     """
-    if batches and any(each is not None for each in (state, function, batch, key)):
-        raise click.UsageError("--batches is of all batches: it takes none of the filters of tasks")
+    if batches:
+        of_tasks = (state, function, batch, key, error)
+        _check_batches(is_filtered=any(each is not None for each in of_tasks), newest=newest)
     what = "batch" if batches else "task"
-    wanted = {"state": state, "function": function, "batch": batch, "key": key}
+    wanted = {
+        "state": state,
+        "function": function,
+        "batch": batch,
+        "key": key,
+        "owner": owner,
+        "error": error,
+    }
+    follows = "before" if newest else "after"
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         filters: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-        for name, part in ("after", after), ("batch", batch):
+        for name, part in (follows, after), ("batch", batch):
             if part is not None:
                 filters[name] = await full_id(client, part)
         if batches:
             filters["batches"] = True
-        tasks = await _fetch(client, filters, what, limit + 1)  # one more, to know whether there are more
+        if newest:
+            filters["newest"] = True
+        tasks = await _fetch(
+            client, filters, what, follows, limit + 1
+        )  # one more, to know whether there are more
         shown = tasks[:limit]
         if as_json:
             click.echo(json_text(shown))
@@ -81,7 +100,17 @@ def list_(
     run_with_client(run, server)
 
 
-async def _fetch(client: TaskClient, filters: dict[str, Any], what: str, most: int) -> list[dict[str, Any]]:
+def _check_batches(*, is_filtered: bool, newest: bool) -> None:
+    """Raise `UsageError` for options that only lists of tasks have."""
+    if is_filtered:
+        raise click.UsageError("--batches is of all batches: of the filters of tasks it takes --owner alone")
+    if newest:
+        raise click.UsageError("--newest is for tasks: batches are listed in the order of their submits")
+
+
+async def _fetch(
+    client: TaskClient, filters: dict[str, Any], what: str, follows: str, most: int
+) -> list[dict[str, Any]]:
     """Fetch up to `most` tasks or batches, a page at a time."""
     found: list[dict[str, Any]] = []
     while len(found) < most:
@@ -90,5 +119,5 @@ async def _fetch(client: TaskClient, filters: dict[str, Any], what: str, most: i
         found += page
         if len(page) < asked:
             break
-        filters["after"] = page[-1][what]
+        filters[follows] = page[-1][what]
     return found

@@ -16,6 +16,7 @@ from taskd.cli.config import config
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
+from taskd.cli.operating import audit, drain, reload, stacks
 from taskd.cli.pausing import pause, resume
 from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
@@ -24,6 +25,7 @@ from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.store import store
 from taskd.cli.submit import submit
+from taskd.cli.token import token
 from taskd.cli.top import top
 from taskd.cli.wait import wait
 from taskd.cli.why import why
@@ -58,7 +60,8 @@ def main() -> None:
 
 _COMMANDS = (
     *(serve, config, call, map_, functions, status, cancel),
-    *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
+    *(submit, attach, wait, list_, show, why, retry, pause, resume, store, token),
+    *(reload, drain, stacks, audit),
     *(top, completion),
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from taskd.cli.token_file import token_option
 from taskd.model import PRIORITY, Options, SubmitOptions
 
 __all__ = ["call_options", "gateway_url", "json_option", "server_options", "submit_options"]
@@ -18,7 +19,7 @@ ClickFunction = Callable[..., None]
 
 
 def server_options(function: ClickFunction) -> ClickFunction:
-    """Add ``--server`` and ``--via``; the function gets the one that applies as `server`."""
+    """Add ``--server``, ``--via`` and ``--token-file``; the function gets the address as `server`."""
 
     @click.option(
         "--server",
@@ -29,6 +30,7 @@ def server_options(function: ClickFunction) -> ClickFunction:
         help="The task server: HOST:PORT, unix:PATH or tls:HOST:PORT[:trustRoots=FILE].",
     )
     @click.option("--via", metavar="URL", help="A gateway instead: ws://HOST:PORT or wss://….")
+    @token_option
     @wraps(function)
     def with_server(*, server: str, via: str | None, **others: Any) -> None:
         if via is not None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from taskd.cli.console import err
+from taskd.cli.token_file import command_token
 from taskd.client import TaskClient
 from taskd.errors import TaskdError, Unreachable
 from taskd.net.reactor import Reactor
@@ -48,8 +49,8 @@ def run_with_client(command: Command, server: str, on_event: OnEvent | None = No
 
     async def run(reactor: Reactor) -> None:
         try:
-            client = TaskClient(reactor, server, link="pooled", on_event=on_event)
-        except ValueError as error:
+            client = TaskClient(reactor, server, token=command_token(), link="pooled", on_event=on_event)
+        except (OSError, ValueError) as error:
             fail(str(error), USAGE)
         stopping: list[bool] = []
         reactor.addSystemEventTrigger("before", "shutdown", stopping.append, True)

@@ -11,6 +11,7 @@ from taskd.client.addresses import UnixAddress, server_address
 from taskd.client.aio_link import AsyncLink
 from taskd.client.answers import result_of
 from taskd.client.async_handles import AsyncBatch, AsyncTask
+from taskd.client.tokens import GivenToken, credentials_of
 from taskd.client.words import (
     CONCURRENCY,
     NO_WORDS,
@@ -37,7 +38,14 @@ CONNECT_TIMEOUT = 5.0
 class Links:
     """The links of a client and of all that were made from it, one for each event loop."""
 
-    def __init__(self, server: str | None, tls: ssl.SSLContext | None, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        server: str | None,
+        tls: ssl.SSLContext | None,
+        connect_timeout: float,
+        token: GivenToken = None,
+    ) -> None:
+        self._credentials = credentials_of(token)
         self._address = server_address(server)
         if isinstance(self._address, UnixAddress):
             if tls is not None:
@@ -65,7 +73,9 @@ class Links:
         link = self._by_loop.get(loop)
         if link is None:
             self._forget_closed_loops()
-            link = self._by_loop[loop] = AsyncLink(loop, self._address, self._tls, self._connect_timeout)
+            link = self._by_loop[loop] = AsyncLink(
+                *(loop, self._address, self._tls, self._connect_timeout), credentials=self._credentials
+            )
         self._last = link
         return link
 
@@ -86,23 +96,27 @@ class AsyncClient:
 
     `server` is an address, as for the command (``HOST:PORT``, ``unix:PATH``, ``tls:HOST:PORT``,
     a gateway's ``ws://…``); None stands for that in the environment variable ``TASKD_SERVER``,
-    or 127.0.0.1:12345. `tls` replaces the context of a TLS connection. A call that could not
-    be sent is sent again for `connect_timeout` seconds, and none is sent twice.
+    or 127.0.0.1:12345. `token` shows the server who is calling: a text, or a function, which may be
+    a coroutine function, that returns one for each connection; None stands for that in ``TASKD_TOKEN``, if
+    there is one. (A submit's option `token` is another thing.) `tls` replaces the context of a TLS
+    connection. A call that could not be sent is sent again for `connect_timeout` seconds, and none is
+    sent twice.
 
     Connections are made when they are needed, one for each event loop as long as no more than
-    some hundred calls are in flight. Raises `ValueError` if `server` is no address.
+    some hundred calls are in flight. Raises `ValueError` if `server` is no address, or `token` is none.
     """
 
     def __init__(
         self,
         server: str | None = None,
         *,
+        token: str | Callable[[], str | Awaitable[str]] | None = None,
         tls: ssl.SSLContext | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         if connect_timeout <= 0:
             raise ValueError(f"connect_timeout is a number of seconds above 0, not {connect_timeout!r}")
-        self._links = Links(server, tls, connect_timeout)
+        self._links = Links(server, tls, connect_timeout, token)
         self._words = NO_WORDS
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -16,17 +17,22 @@ from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, PING_TIMEOUT, Conversation
 from taskd.client.pending import Waiter
 from taskd.client.sockets import ConnectFailed, Framing, LineFraming, set_options, why_lost, why_not
-from taskd.model import Call
+from taskd.client.tokens import Credentials, ShownToken
+from taskd.errors import NotAllowed
+from taskd.model import Call, Failure
 
 if TYPE_CHECKING:
     from taskd.client.websocket_frames import Handshake
 
 __all__ = ["AsyncConnection"]
 
+_log = logging.getLogger("taskd.client")
+
 
 class AsyncConnection(asyncio.Protocol):
     """One connection: it is made by `connect`, and `on_over` is called once nothing more can come of it.
 
+    With `credentials` it shows a token ahead of all calls, and another before that expires.
     Calls may be given to it before it is open. What is asked in one turn of the loop is written in one piece.
     """
 
@@ -40,6 +46,7 @@ class AsyncConnection(asyncio.Protocol):
         on_over: Callable[[AsyncConnection], object],
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
+        credentials: Credentials | None = None,
     ) -> None:
         self.is_open = False
         """Whether calls are sent as they come, and not only once the connection is made."""
@@ -54,6 +61,9 @@ class AsyncConnection(asyncio.Protocol):
         self._is_flushing = False
         self._beat: asyncio.TimerHandle | None = None
         self._has_reported = False
+        self._credentials = credentials
+        self._token: str | None = None
+        self._renewal: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._framing: Framing = LineFraming()
         self._handshake: Handshake | None = None
@@ -70,6 +80,8 @@ class AsyncConnection(asyncio.Protocol):
             on_event=on_event,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            shown=None if credentials is None else ShownToken(is_renewable=credentials.is_renewable),
+            renew=self._renew,
         )
 
     @property
@@ -130,9 +142,15 @@ class AsyncConnection(asyncio.Protocol):
     async def connect(self, timeout: float) -> None:
         """Connect within so many seconds; if that is not possible, the calls fail, and nothing is raised."""
         try:
+            if self._credentials is not None:
+                self._token = await self._asked_in_time(self._credentials, timeout)
             async with asyncio.timeout(timeout):
                 await self._connect()
                 await self._ready.wait()
+        except NotAllowed as error:
+            _log.debug("there is no token for %s", self.talk.server, exc_info=error.__cause__)
+            self.talk.deny(Failure.of(error))
+            self._end()
         except ssl.SSLError as error:
             self.may_pass = False
             self.fail(self._why_refused(error))
@@ -146,6 +164,26 @@ class AsyncConnection(asyncio.Protocol):
         except BaseException:
             self.fail("the attempt to connect was given up")
             raise
+
+    async def _asked_in_time(self, credentials: Credentials, seconds: float) -> str:
+        try:
+            async with asyncio.timeout(seconds):
+                return await credentials.awaited()
+        except TimeoutError:
+            why = f"there is no token: the function for it has not returned within {seconds:g} s"
+            raise NotAllowed(why, reason="no token") from None
+
+    def _renew(self) -> None:
+        self._renewal = self._loop.create_task(self._show_another())
+
+    async def _show_another(self) -> None:
+        """Show another token. If there is none, the server closes the connection when this one expires."""
+        assert self._credentials is not None
+        try:
+            self.talk.show(await self._credentials.awaited())
+        except NotAllowed as error:
+            _log.warning("no new token for %s: %s", self.talk.server, error, exc_info=error.__cause__)
+        self._flush_soon()
 
     async def _connect(self) -> None:
         address = self._address
@@ -177,7 +215,7 @@ class AsyncConnection(asyncio.Protocol):
     def _opened(self) -> None:
         self.is_open = self.was_open = True
         self._ready.set()
-        self.talk.opened(self._loop.time())
+        self.talk.opened(self._loop.time(), self._token)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -238,6 +276,8 @@ class AsyncConnection(asyncio.Protocol):
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
+        if self._renewal is not None:
+            self._renewal.cancel()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
         if not self._has_reported:

@@ -12,6 +12,7 @@ from taskd.client.addresses import Address
 from taskd.client.aio_connection import AsyncConnection
 from taskd.client.answers import Following, lost, not_in_time
 from taskd.client.conversation import PING_INTERVAL, PING_TIMEOUT
+from taskd.client.tokens import Credentials, has_expired
 from taskd.client.watches import Watch, Watches
 from taskd.client.words import OnProgress, named_call
 from taskd.errors import TaskdError, Unreachable
@@ -35,7 +36,10 @@ _log = logging.getLogger("taskd.client")
 class _Waiter:
     """One call, and the future of its outcome. Is a `taskd.client.pending.Waiter`."""
 
-    __slots__ = ("call", "connection", "give_up_at", "link", "on_progress", "outcome", "request_id")
+    __slots__ = (
+        *("call", "connection", "give_up_at", "has_renewed"),
+        *("link", "on_progress", "outcome", "request_id"),
+    )
 
     connection: AsyncConnection
     request_id: bytes
@@ -48,6 +52,8 @@ class _Waiter:
         self.outcome = outcome
         self.on_progress = on_progress
         self.give_up_at: float | None = None
+        self.has_renewed = False
+        """Whether it was refused, and sent again, since the token had expired."""
 
     def progressed(self, progress: Progress) -> None:
         """Pass progress on. What the callback raises is logged, and harms no other call."""
@@ -58,8 +64,8 @@ class _Waiter:
                 _log.exception("an on_progress callback raised")
 
     def ended(self, outcome: Outcome) -> None:
-        """Take the outcome."""
-        if not self.outcome.done():
+        """Take the outcome, or send the call once more, with a new token."""
+        if not self.outcome.done() and not self.link.renews(self, outcome):
             self.outcome.set_result(outcome)
 
     def failed(self, error: Unreachable) -> None:
@@ -83,6 +89,7 @@ class _Attach(_Waiter):
         super().__init__(link, call, link.loop.create_future(), None)
         self.watch = watch
         self.give_up_at = 0.0
+        self.has_renewed = True  # which another connection would do
 
     def ended(self, outcome: Outcome) -> None:
         """Begin at once: events may follow the outcome in the same read."""
@@ -101,8 +108,10 @@ class AsyncLink:
         connect_timeout: float,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
+        credentials: Credentials | None = None,
     ) -> None:
         self.loop = loop
+        self._credentials = credentials
         self._address = address
         self._tls = tls
         self._connect_timeout = connect_timeout
@@ -157,6 +166,18 @@ class AsyncLink:
         self._send(waiter)
         return True
 
+    @property
+    def _is_renewable(self) -> bool:
+        return self._credentials is not None and self._credentials.is_renewable
+
+    def renews(self, waiter: _Waiter, outcome: Outcome) -> bool:
+        """Send a call again that was refused, and not run, since the token had expired: once."""
+        if not has_expired(outcome) or waiter.has_renewed or self._is_closed or not self._is_renewable:
+            return False
+        waiter.has_renewed = True
+        self._send(waiter)
+        return True
+
     def clock(self) -> float:
         """Return the seconds of the event loop's clock."""
         return self.loop.time()
@@ -188,6 +209,7 @@ class AsyncLink:
             on_event=watches.pushed,
             on_over=self._is_over,
             **self._pings,
+            credentials=self._credentials,
         )
         self._connections[connection] = watches
         pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE) if self._failures else 0.0
@@ -240,7 +262,10 @@ class AsyncLink:
         connection.talk.is_watching = True
         try:
             attach = named_call(ATTACH, {following.kind: following.id, "after": after})
-            following.attached(await self._attached(connection, attach, watch))
+            outcome = await self._attached(connection, attach, watch)
+            if self._is_renewable and has_expired(outcome):
+                raise lost(self._address.text, "its token had expired", sent=False)
+            following.attached(outcome)
             yield watch
         finally:
             if watches.remove(watch):

@@ -126,8 +126,7 @@ class Conversation:
     @property
     def takes_calls(self) -> bool:
         """Whether other calls may be sent."""
-        calls = self._calls
-        return not (self.fault or calls.is_refused or calls.denial is not None or self._is_leaving)
+        return self._calls.takes_more and not (self.fault or self._is_leaving)
 
     @property
     def _is_leaving(self) -> bool:

@@ -143,7 +143,8 @@ class PendingCalls:
         self.denial = None
         self._is_open = True
         if token is not None:
-            self.show(token)
+            assert self._shown is not None
+            self._send(self._shown.first(token))
         self._send_more()
 
     def show(self, token: str) -> None:
@@ -154,11 +155,17 @@ class PendingCalls:
     def deny(self, failure: Failure) -> None:
         """End every call: the server lets nobody in over this connection, and has run none of them."""
         self.denial = failure
+        self._is_open = False  # for calls that are added before another connection is opened
         self._end_all(failure)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the server reads what is sent from now on, as far as is known."""
+        return not self.is_refused and self.denial is None
 
     def _send_more(self) -> None:
         unsent = self._unsent
-        while unsent and not self.is_refused and len(self._waiters) - len(unsent) < self._window:
+        while unsent and self.takes_more and len(self._waiters) - len(unsent) < self._window:
             request_id = next(iter(unsent))
             self._send(unsent.pop(request_id))
             if request_id in self._detached:
@@ -206,8 +213,9 @@ class PendingCalls:
         """Note what the failure of a call says of the server."""
         if failure.code == ShuttingDown.code:
             self.is_leaving = True
-        elif has_expired(failure):
+        elif self._shown is not None and has_expired(failure):
             self.denial = failure
+            self._is_open = False
 
     def _refused(self, failure: Failure) -> None:
         """Take in an error about no call: the server could not read one, or has refused the connection."""

@@ -12,10 +12,13 @@ from taskd.client.conversation import MAX_REPLY, PING_ID
 from taskd.client.link import CLOSED, Connection, Meter, OnProgress, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.client.slots import ConnectionSlots
+from taskd.client.tokens import AUTH_ID, Credentials
+from taskd.client.twisted_tokens import TokenKeeper
 from taskd.errors import Busy, ParseError, TimedOut
-from taskd.model import Call, Failure, Outcome, Progress
+from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
+from taskd.net.party_keys import ends_of
 from taskd.net.reactor import Reactor
 from taskd.protocol.dialects import BARE, JSON_RPC, Dialect
 from taskd.protocol.replies import EventPushed, parse_bare_reply, parse_reply
@@ -53,6 +56,8 @@ class _Exchange(Connection):
         self._is_cancelled = False
         self._is_detached = False
         self.connecting: Connecting | None = None
+        self._keeper: TokenKeeper | None = None
+        self._token: str | None = None
 
     # --- for a connection that may have to wait for a slot ---
 
@@ -82,7 +87,24 @@ class _Exchange(Connection):
         self._connect()
 
     def _connect(self) -> None:
+        credentials = self._link.credentials
+        if credentials is None:
+            self.connecting = self._link.connect(self)
+        else:
+            self._keeper = TokenKeeper(self._link.reactor, credentials, self._show)
+            self._keeper.first(self._connect_with, self._denied)
+
+    def _connect_with(self, token: str) -> None:
+        self._token = token
         self.connecting = self._link.connect(self)
+
+    def _denied(self, failure: Failure) -> None:
+        self._end()
+        self.outcome.callback(failure)
+
+    def _show(self, token: str) -> None:
+        assert self._keeper is not None
+        self._send(self._keeper.shown.line(token))
 
     def _wait_no_more(self) -> None:
         assert self._link.slots is not None
@@ -108,7 +130,10 @@ class _Exchange(Connection):
     def opened(self) -> None:
         self._own_end = self._link.is_open(self)
         if not self._has_ended:
-            self._send(request_line(self._call, _ID, self._dialect))
+            line = request_line(self._call, _ID, self._dialect)
+            if self._keeper is not None and self._token is not None:
+                line = b"%b\n%b" % (self._keeper.shown.first(self._token), line)
+            self._send(line)
             if self._is_detached:
                 self._finish(NO_REPLY)
 
@@ -173,6 +198,8 @@ class _Exchange(Connection):
         if self.meter is not None:
             self.meter.ended()
             self.meter = None
+        if self._keeper is not None:
+            self._keeper.stop()
         self._link.forget(self)
 
     def _finish(self, outcome: Outcome) -> None:
@@ -198,7 +225,7 @@ class _Exchange(Connection):
             if self._has_ended:
                 return
             try:
-                body = parse_bare_reply(line) if self._dialect is BARE else _body(line)
+                body = parse_bare_reply(line) if self._dialect is BARE else self._body(line)
             except ParseError as error:
                 self.refuse(line, error)
                 return
@@ -209,11 +236,18 @@ class _Exchange(Connection):
             else:
                 self._finish(body)
 
+    def _body(self, line: bytes) -> Outcome | Progress | EventPushed | None:
+        """Read a reply, or what comes before it; return None for the answer to a ping. Raises `ParseError`.
 
-def _body(line: bytes) -> Outcome | Progress | EventPushed | None:
-    """Read a reply, or what comes before it; return None for the answer to a ping. Raises `ParseError`."""
-    reply = parse_reply(line)
-    return None if reply.id is not None and bytes(reply.id) == PING_ID else reply.body
+        The answer to a token that is refused is one to the call, which is not run then.
+        """
+        reply = parse_reply(line)
+        body, answered = reply.body, b"" if reply.id is None else bytes(reply.id)
+        if answered == PING_ID:
+            return None
+        if answered == AUTH_ID and self._keeper is not None and isinstance(body, Result | Failure):
+            return self._keeper.shown.answered(body)
+        return body
 
 
 class PerCallLink:
@@ -221,8 +255,9 @@ class PerCallLink:
 
     `server` is a client endpoint string; raises `ValueError` if it is not
     valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take turns by
-    the callers that their options name. The addresses of the connections' own ends are kept in
+    the callers that their options name. The addresses of the connections' two ends are kept in
     `own_ends`, for a server in the same process. With `beats`, silent connections are pinged.
+    With `credentials`, each shows a token ahead of its call.
     Is a `taskd.client.link.Link`.
     """
 
@@ -235,8 +270,10 @@ class PerCallLink:
         own_ends: set[object] | None = None,
         *,
         beats: bool = False,
+        credentials: Credentials | None = None,
     ) -> None:
         self._beats = beats
+        self.credentials = credentials
         self.reactor = reactor
         self.server = server
         self.slots = slots
@@ -271,15 +308,14 @@ class PerCallLink:
         return self._connector.connect(exchange)
 
     def is_open(self, exchange: _Exchange) -> object:
-        """Note that a connection is made; returns the address of its own end, if that is of interest."""
+        """Note that a connection is made; returns its two ends, if these are of interest."""
         transport = exchange.transport
         if self._own_ends is None or not isinstance(transport, BufferedSocket):
             return None
-        end = transport.getHandle().getsockname()
-        if not end:
-            return None  # a unix socket, which has no name, but tells its server whose it is
-        self._own_ends.add(end)
-        return end
+        ends = ends_of(transport.getHandle())
+        if ends is not None:  # a unix socket has no names, but tells its server whose it is
+            self._own_ends.add(ends)
+        return ends
 
     def is_closed(self, own_end: object, caller: str | None) -> None:
         """Note that a connection for a call of `caller` is closed, or could not be made."""

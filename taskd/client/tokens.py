@@ -105,6 +105,16 @@ class Credentials:
             raise NotAllowed("there is no token: a client that blocks awaits no function", reason="no token")
         return checked(token)
 
+    async def awaited(self) -> str:
+        """Return the token to be shown next, in an event loop. Raises `NotAllowed`."""
+        token = self.ask()
+        if hasattr(token, "__await__"):
+            try:
+                token = await token
+            except Exception as error:
+                raise no_token(error) from error
+        return checked(token)
+
 
 def credentials_of(token: GivenToken) -> Credentials | None:
     """Return the credentials of a client; None stands for the token in the environment, if there is one.
@@ -145,15 +155,30 @@ _answer = msgspec.json.Decoder(_Answer)
 
 
 class ShownToken:
-    """The tokens that one connection shows: one at first, and others before that expires. Does no I/O."""
+    """The tokens that one connection shows: one at first, and others before that expires. Does no I/O.
 
-    def __init__(self, *, is_renewable: bool, wall_clock: Callable[[], float] = time) -> None:
+    `accepted` is called when `renews_in` is known.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_renewable: bool,
+        wall_clock: Callable[[], float] = time,
+        accepted: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
+        self._accepted = accepted
         self.was_accepted = False
         """Whether the server has accepted one: what was sent behind it may have been run."""
         self.renews_in: float | None = None
         """Seconds from the last answer until another token should be shown; None if that is no use."""
         self._is_renewable = is_renewable
         self._wall_clock = wall_clock
+
+    def first(self, token: str) -> bytes:
+        """Return the request that shows the first token of a connection, without its LF."""
+        self.was_accepted = False
+        return self.line(token)
 
     def line(self, token: str) -> bytes:
         """Return the request that shows a token, without its LF."""
@@ -175,4 +200,5 @@ class ShownToken:
             left = expires - self._wall_clock()
             if left > 0:  # else this machine's clock differs from the server's
                 self.renews_in = max(left - RENEW_SECONDS, left / 2)
+                self._accepted()
         return None

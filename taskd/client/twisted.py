@@ -26,6 +26,7 @@ from taskd.client.link import Link, OnProgress
 from taskd.client.pending import OnEvent
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
+from taskd.client.tokens import Credentials, credentials_of
 from taskd.client.twisted_asking import EventConnection, MakeConnection, TwistedAsking
 from taskd.client.twisted_handles import DeferredBatch, DeferredTask
 from taskd.client.twisted_map import map_rows
@@ -66,10 +67,13 @@ class TaskClient:
     (``tcp:HOST:PORT``, ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a
     gateway's ``ws://…``. `link` is ``per-call`` (a connection for each call) or
     ``pooled`` (connections are kept, with many calls in flight on each); a
-    websocket is always kept. `on_event` is called with each event of the stored
+    websocket is always kept. `token` shows the server who is calling: a text, or a function
+    that returns one for each connection, or a Deferred or a coroutine of one; None stands for that
+    in the environment variable ``TASKD_TOKEN``, if there is one. (A submit's option `token` is another
+    thing.) `on_event` is called with each event of the stored
     tasks and batches that ``taskd.attach`` was asked for, a dict as `docs/protocol.md`
     has it; that needs connections which are kept. Raises `ValueError` for an
-    address that is not valid.
+    address that is not valid, or a token that is none.
     """
 
     def __init__(
@@ -77,9 +81,11 @@ class TaskClient:
         reactor: Reactor,
         server: str,
         *,
+        token: str | Callable[[], str | Awaitable[str]] | None = None,
         link: Literal["per-call", "pooled"] = "per-call",
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
+        credentials = credentials_of(token)
         self._words = NO_WORDS
         self._link: Link
         make_connection: MakeConnection
@@ -89,8 +95,8 @@ class TaskClient:
             from taskd.client.websocket import WebSocketLink
 
             url = websocket_url(server)
-            self._link = WebSocketLink(reactor, url, pushed)
-            make_connection = partial(WebSocketLink, reactor, url)
+            self._link = WebSocketLink(reactor, url, pushed, credentials=credentials)
+            make_connection = partial(WebSocketLink, reactor, url, credentials=credentials)
         elif link not in ("per-call", "pooled"):
             raise ValueError(f"link must be one of per-call, pooled, not {link!r}")
         elif on_event is not None and link != "pooled":
@@ -98,12 +104,15 @@ class TaskClient:
         else:
             pooled = link == "pooled"
             self._link = (
-                PooledLink(reactor, server, on_event=pushed, beats=True)
+                PooledLink(reactor, server, on_event=pushed, beats=True, credentials=credentials)
                 if pooled
-                else PerCallLink(reactor, server, beats=True)
+                else PerCallLink(reactor, server, beats=True, credentials=credentials)
             )
-            make_connection = partial(_event_connection, reactor, server)
-        self._asking = TwistedAsking(reactor, server, self._link, make_connection)
+            make_connection = partial(_event_connection, reactor, server, credentials)
+        self._asking = TwistedAsking(
+            *(reactor, server, self._link, make_connection),
+            is_renewable=credentials is not None and credentials.is_renewable,
+        )
 
     def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, which shares the connections.
@@ -282,9 +291,15 @@ class TaskClient:
 
 
 def _event_connection(
-    reactor: Reactor, server: str, on_event: OnEvent, on_lost: Callable[[], object]
+    reactor: Reactor,
+    server: str,
+    credentials: Credentials | None,
+    on_event: OnEvent,
+    on_lost: Callable[[], object],
 ) -> EventConnection:
-    return EventLink(reactor, server, MAX_REPLY, set(), on_event, on_lost, beats=True)
+    return EventLink(
+        *(reactor, server, MAX_REPLY, set(), on_event, on_lost), beats=True, credentials=credentials
+    )
 
 
 def _decoded(on_event: Callable[[dict[str, Any]], object]) -> OnEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 from taskd.client.answers import Following, lost, not_in_time
 from taskd.client.link import Link, PendingCall
 from taskd.client.pending import OnEvent
+from taskd.client.tokens import has_expired
 from taskd.client.watches import Watch, Watches
 from taskd.client.words import OnProgress, named_call
 from taskd.model import Call, Outcome
@@ -57,10 +59,44 @@ class DeferredSignal:
         await self._waiting
 
 
-class TwistedAsking:
-    """Asks a server, with Deferreds and in coroutines. Is a `taskd.client.async_handles.Asking`."""
+class _Asked:
+    """A call that is sent once more, with a new token, if the old one had expired and it `may_renew`."""
 
-    def __init__(self, reactor: Reactor, server: str, link: Link, make_connection: MakeConnection) -> None:
+    def __init__(self, send: Callable[[], PendingCall], *, may_renew: bool) -> None:
+        self._send = send
+        self._pending = send()
+        self.outcome = self._pending.outcome
+        if may_renew:
+            self.outcome.addCallback(self._again_if_expired)
+
+    def _again_if_expired(self, outcome: Outcome) -> Outcome | Deferred[Outcome]:
+        if not has_expired(outcome):
+            return outcome
+        self._pending = self._send()
+        return self._pending.outcome
+
+    def cancel(self) -> None:
+        """Have the task cancelled, and wait no more."""
+        self._pending.cancel()
+        self._pending.detach()
+
+
+class TwistedAsking:
+    """Asks a server, with Deferreds and in coroutines. Is a `taskd.client.async_handles.Asking`.
+
+    If the token `is_renewable`, what was refused because it had expired is asked once more.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        server: str,
+        link: Link,
+        make_connection: MakeConnection,
+        *,
+        is_renewable: bool = False,
+    ) -> None:
+        self._is_renewable = is_renewable
         self._reactor = reactor
         self._server = server
         self._link = link
@@ -83,11 +119,11 @@ class TwistedAsking:
 
         The end of the `wait`, and cancelling the Deferred, cancel the task.
         """
-        pending = self._link.call(call, on_progress)
+        asked = _Asked(partial(self._link.call, call, on_progress), may_renew=self._is_renewable)
         # Without a canceller of its own: Twisted then drops the outcome that comes after the cancel.
         done: Deferred[Outcome] = Deferred()
-        pending.outcome.chainDeferred(done)
-        done.addErrback(_cancel, pending)
+        asked.outcome.chainDeferred(done)
+        done.addErrback(_cancel, asked)
         if wait is not None:
             error = not_in_time(call.function, wait, "it was asked to be cancelled")
             done.addTimeout(wait, self._reactor, lambda _result, _seconds: Failure(error))
@@ -106,7 +142,13 @@ class TwistedAsking:
         after = self._watches.add(watch)
         try:
             attach = named_call(ATTACH, {following.kind: following.id, "after": after})
-            following.attached(await self._events.send(attach).addCallback(_begin, watch))
+            attached = self._events.send(attach)
+            attached.addCallback(_begin, watch)
+            outcome = await attached
+            if self._is_renewable and has_expired(outcome):
+                watch.lose(lost(self._server, "its token had expired", sent=False))
+                await watch.next()
+            following.attached(outcome)
             yield watch
         finally:
             if self._watches.remove(watch) and self._events is not None and not watch.is_lost:
@@ -129,9 +171,8 @@ def _begin(outcome: Outcome, watch: Watch) -> Outcome:
     return outcome
 
 
-def _cancel(reason: Failure, pending: PendingCall) -> Failure:
+def _cancel(reason: Failure, asked: _Asked) -> Failure:
     """Have the task cancelled if that is why the wait has ended."""
     if reason.check(CancelledError):
-        pending.cancel()
-        pending.detach()
+        asked.cancel()
     return reason

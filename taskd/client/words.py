@@ -47,6 +47,7 @@ _WHERE = {
     "retries": ("submit", "submit_batch"),
     "keep": ("submit", "submit_batch"),
     "traceparent": ("call", "map", "submit", "submit_batch"),
+    "owner": ("call", "map", "submit", "submit_batch"),
     "wait": ("call", "map", "submit", "submit_batch"),
 }
 """The methods that each option belongs to."""
@@ -68,6 +69,7 @@ class GivenOptions(TypedDict, total=False):
     retries: int | None
     keep: float | None
     traceparent: str | None
+    owner: str | None
     token: str | None
     wait: float | None
     on_progress: OnProgress | None
@@ -91,6 +93,7 @@ class Words(msgspec.Struct, frozen=True):
     retries: int | None = None
     keep: float | None = None
     traceparent: str | None = None
+    owner: str | None = None
     token: str | None = None
     wait: float | None = None
     on_progress: OnProgress | None = None
@@ -108,6 +111,7 @@ class Words(msgspec.Struct, frozen=True):
         retries: int | UnsetType | None = UNSET,
         keep: float | UnsetType | None = UNSET,
         traceparent: str | UnsetType | None = UNSET,
+        owner: str | UnsetType | None = UNSET,
         token: str | UnsetType | None = UNSET,
         wait: float | UnsetType | None = UNSET,
         on_progress: OnProgress | UnsetType | None = UNSET,
@@ -129,6 +133,7 @@ class Words(msgspec.Struct, frozen=True):
                 "retries": retries,
                 "keep": keep,
                 "traceparent": traceparent,
+                "owner": owner,
                 "token": token,
                 "wait": wait,
                 "on_progress": on_progress,
@@ -171,6 +176,7 @@ class Words(msgspec.Struct, frozen=True):
             progress=self.on_progress is not None,
             on_disconnect=self.on_disconnect or "finish",
             traceparent=self.traceparent,
+            owner=self.owner,
         )
 
     def submit_options(self) -> SubmitOptions:
@@ -181,6 +187,7 @@ class Words(msgspec.Struct, frozen=True):
             deadline=self.deadline,
             priority=PRIORITY if self.priority is None else self.priority,
             traceparent=self.traceparent,
+            owner=self.owner,
             **given,
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskd import __version__
+from taskd.auth.access_config import AccessConfig
 from taskd.daemon.options import TRACEBACKS
 from taskd.durable.opening import SQLITE, StoreChoice
 from taskd.listeners.tcp import TcpLimits
@@ -42,6 +43,9 @@ class ServiceConfig:
     None. `stop_timeout` and `drain_time` are in seconds. `is_default_app` says that no app was
     named, so that the default one is served; `uses_tracebacks`, that an option was
     given by its old name. `command` is what was typed to start the daemon, without options.
+    There are at most `max_connections`, and `max_per_address` from one address.
+    `access` says which tokens are asked for; `secret_key` is the file of the keys that seal stored
+    secrets, if any; `is_insecure` lets the daemon listen for anybody.
     """
 
     server: ServerConfig
@@ -55,6 +59,11 @@ class ServiceConfig:
     uses_tracebacks: bool
     store: StoreChoice
     command: str
+    max_connections: int | None = None
+    max_per_address: int | None = None
+    access: AccessConfig = field(default_factory=AccessConfig)
+    secret_key: str | None = None
+    is_insecure: bool = False
 
     @classmethod
     def of(cls, options: Settings, directory: str, command: str = TWISTD) -> ServiceConfig:
@@ -65,7 +74,10 @@ class ServiceConfig:
             websocket=options["websocket"],
             gateway=_gateway_config(options) if options["websocket"] else None,
             limits=TcpLimits(
-                options["max-message"], options["max-outstanding"], UnsentLimits(options["max-unsent"])
+                options["max-message"],
+                options["max-outstanding"],
+                UnsentLimits(options["max-unsent"]),
+                options["message-rate"],
             ),
             stop_timeout=options["stop-timeout"],
             drain_time=options["drain-time"],
@@ -73,7 +85,21 @@ class ServiceConfig:
             uses_tracebacks=_uses_tracebacks(options),
             store=_store(options["store"], directory),
             command=command,
+            max_connections=options["max-connections"],
+            max_per_address=options["max-per-address"],
+            access=AccessConfig(
+                _path(options["tokens"], directory),
+                [str(Path(directory, file)) for file in options["jwt-key"]],
+                options["jwt-audience"],
+            ),
+            secret_key=_path(options["secret-key"], directory),
+            is_insecure=options["insecure-public"],
         )
+
+
+def _path(file: str | None, directory: str) -> str | None:
+    """Return the absolute path of a file, since twistd may change the working directory."""
+    return None if file is None else str(Path(directory, file))
 
 
 def _uses_tracebacks(options: Settings) -> bool:
@@ -147,4 +173,6 @@ def _gateway_config(options: Settings) -> GatewayConfig:
         options["hostname"],
         options["max-message"],
         max_buffered=options["max-buffered"],
+        message_rate=options["message-rate"],
+        compresses=options["compression"],
     )

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
+from taskd.daemon.access import PublicPorts, open_sealer, open_verifier, read_tokens_again
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
@@ -22,6 +23,7 @@ from taskd.daemon.stop_report import StopReport
 from taskd.daemon.supervisor import Supervisor
 from taskd.durable.start import StorePart
 from taskd.errors import StartError
+from taskd.listeners.gate import Gate
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
@@ -41,6 +43,8 @@ from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
+    from taskd.auth.sealing import Sealer
+    from taskd.auth.verifier import TokenVerifier
     from taskd.listeners.gateway import Gateway, GatewayConfig
 
 __all__ = ["RunningDaemon", "UnstartedDaemon"]
@@ -92,11 +96,16 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._verifier: TokenVerifier | None = None
+        self._sealer: Sealer | None = None
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
-        """Bind every port, while the process may still be privileged. Raises `StartError`."""
+        """Read tokens and keys and bind every port, while still privileged. Raises `StartError`."""
         config = self._config
+        self._verifier = open_verifier(config.access)
+        self._sealer = open_sealer(config.secret_key)
+        public = PublicPorts(asks_for_tokens=config.access.asks_for_tokens, is_insecure=config.is_insecure)
         if config.listen and config.is_default_app:
             for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
@@ -105,9 +114,11 @@ class UnstartedDaemon:
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             self._task_ports.append(self._bind(description, "task server", transport))
+            public.check("--listen", description, self._task_ports[-1].address)
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             self._gateway_ports.append(self._bind(description, "gateway", transport))
+            public.check("--websocket", description, self._gateway_ports[-1].address)
         if left := self._passed.left:
             _log.warn(
                 "sockets were passed on by systemd that nothing serves: {names}; use --listen systemd:NAME "
@@ -123,7 +134,8 @@ class UnstartedDaemon:
         reactor, config = self._reactor, self._config
         limits = self._connection_limits()
         self._lingering.most = limits.lingering
-        door = Door(reactor, limits)
+        door = Door(reactor, limits.at_most(config.max_connections), config.max_per_address)
+        gate = self._gate()
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
@@ -133,25 +145,28 @@ class UnstartedDaemon:
             if watch is not None:
                 watch.start(server.reload)
             server.log_lines_lost = self._log_lines_lost
+            if gate is not None:
+                gate.audit = server.operation.audit
             store = self._open_store(server)
             parts = replace(parts, store=[store])
             loaded = server.loaded
             loaded.addCallback(_check_open, store)
-            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor, server.budget))
+            paused = PausedConnections(reactor, server.budget)
+            tcp = TaskFactory(reactor, server, config.limits, paused, gate, door.own)
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
                 port.serve(tcp, door, BUSY_LINE, idle.close_one)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
             gateway = self._start_gateway(
-                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
+                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server, gate
             )
             site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
             self._certificates.extend(gateway.certificates)
-        return RunningDaemon(
+        daemon = RunningDaemon(
             reactor,
             [*self._task_ports, *self._gateway_ports],
             parts,
@@ -162,7 +177,18 @@ class UnstartedDaemon:
             self._certificates,
             config.drain_time,
             watch,
+            gate,
+            self._verifier,
         )
+        if server is not None:
+            server.operation.reload_all = daemon.reload
+        return daemon
+
+    def _gate(self) -> Gate | None:
+        if self._verifier is None:
+            return None
+        shared = self._config.server.scheduler.shared_priorities
+        return Gate(self._reactor, self._verifier, shared_priorities=shared)
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:
@@ -189,11 +215,11 @@ class UnstartedDaemon:
             )
         return limits
 
-    def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
+    def _start_gateway(self, config: GatewayConfig, server: TaskServer | None, gate: Gate | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
             config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
-            return config.start(self._reactor, server)
+            return config.start(self._reactor, server, gate)
         except ValueError as error:
             raise StartError(f"taskd: --task-server {error}") from error
 
@@ -221,7 +247,8 @@ class RunningDaemon:
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
     `drain_time` seconds before the stop, everything goes on. The app's files are
-    under `watch`, if they are watched.
+    under `watch`, if they are watched. With a `gate`, callers need tokens,
+    which `verifier` knows.
     """
 
     def __init__(
@@ -236,8 +263,12 @@ class RunningDaemon:
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
         watch: SourceWatch | None = None,
+        gate: Gate | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> None:
         self._watch = watch
+        self._verifier = verifier
+        self._gate = gate
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -254,22 +285,24 @@ class RunningDaemon:
         self._drained: Deferred[None] | None = None
         """Fires at the end of the time before the stop; None when that is not going on."""
 
-    def reload(self) -> None:
-        """Read the certificates again, and import the app again."""
+    def reload(self) -> Deferred[str]:
+        """Read certificates and tokens again, and import the app again; fires with the result in words."""
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
+        if self._verifier is not None and read_tokens_again(self._verifier) and self._gate is not None:
+            self._gate.tokens_changed()
         if self._server is not None:
-            self._server.reload().addCallback(self._reloaded)
-            return
-        if not self._certificates:
-            _log.info("there is nothing to reload: a gateway without certificates and without an app")
-        self._reloaded("ready")
+            return self._server.reload().addCallback(self._reloaded)
+        if not self._certificates and self._verifier is None:
+            _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
+        return succeed(self._reloaded("ready"))
 
-    def _reloaded(self, how: str) -> None:
+    def _reloaded(self, how: str) -> str:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
+        return how
 
     def announce_stop(self) -> None:
         """Have every health check report that a stop is near; everything is served as before."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
-from taskd.model import Failure, Result
+from taskd.errors import InvalidParams, quoted
+from taskd.model import Outcome, Result
 from taskd.protocol.event_lines import Kind
-from taskd.store.base import StoreError
+from taskd.server.failures import refused
 
-__all__ = ["refused", "result", "unknown", "unknown_task"]
+Value = TypeVar("Value")
 
-_log = Logger(namespace="taskd.store")
+__all__ = ["answer_by", "refused", "result", "unknown", "unknown_task"]
 
 
 def result(value: Any) -> Result:
@@ -24,14 +25,15 @@ def result(value: Any) -> Result:
     return Result(Raw(msgspec.json.encode(value)))
 
 
-def refused(error: Exception) -> Failure:
-    """Return the failure that reports an error, of the store or of the caller; any other one is logged."""
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    _log.failure("a bug in taskd", TwistedFailure(error))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
+def answer_by(
+    reading: Deferred[Value], got: Callable[[Value], object], answer: Callable[[Outcome], object]
+) -> None:
+    """Call `got` with what is read; what it raises is answered, and so is why nothing can be read."""
+
+    def cannot(reason: TwistedFailure) -> None:
+        answer(refused(reason.value))
+
+    reading.addCallback(got).addErrback(cannot)
 
 
 def unknown_task(task: str) -> InvalidParams:

@@ -9,15 +9,16 @@ from typing import Protocol
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 
-from taskd.durable.answers import refused, result, unknown
+from taskd.durable.answers import answer_by, refused, result, unknown
 from taskd.durable.events import EventHub, Page, params_of
+from taskd.durable.ownership import check_may_see
 from taskd.errors import Busy, InvalidParams
-from taskd.model import Failure, Outcome, Result
+from taskd.model import ANONYMOUS, Failure, Grant, Outcome, Result
 from taskd.protocol.event_lines import Kind
 from taskd.server.methods import Asker
 from taskd.store.records import Event
 
-__all__ = ["Attaching"]
+__all__ = ["Attaching", "named_target"]
 
 MAX_WATCHES = 10_000
 """Tasks and batches that one connection watches at once: each takes some 500 bytes."""
@@ -33,7 +34,7 @@ class ReadLog(Protocol):
     """Reads a part of the log of a task or a batch, and its state; None if there is none."""
 
     def __call__(
-        self, kind: Kind, task: str, after: int, limit: int, /, *, tracebacks: bool = False
+        self, kind: Kind, task: str, after: int, limit: int, /, *, grant: Grant = ANONYMOUS
     ) -> Deferred[Page | None]: ...
 
 
@@ -63,7 +64,8 @@ class Attaching:
             if isinstance(page, Page) and asker.when_sent(partial(self._hub.release, requester, id_)):
                 self._hub.hold(requester, id_)
 
-        self._hub.attach(requester, kind, id_, after, answer)
+        grant = asker.grant
+        self._hub.attach(requester, kind, id_, after, answer, lambda page: _check(grant, page))
         return None
 
     def detach(self, asker: Asker, task: str | None = None, batch: str | None = None) -> Outcome:
@@ -81,16 +83,23 @@ class Attaching:
         if not 0 < limit <= MAX_EVENTS:
             raise InvalidParams(f"taskd.events: limit is 1 to {MAX_EVENTS}, not {limit}", argument="limit")
 
+        grant = asker.grant
+
         def answer(page: Page | None) -> None:
             if page is None:
                 asker.answer(_outcome(page, kind, id_))
             else:
+                _check(grant, page)
                 asker.answer(Result(Raw(b"[%b]" % b",".join(_some(kind, page.events)))))
 
-        self._read(kind, id_, after, limit, tracebacks=asker.grant.has("operate")).addCallbacks(
-            answer, lambda reason: asker.answer(refused(reason.value))
-        )
+        reading = self._read(kind, id_, after, limit, grant=grant)
+        answer_by(reading, answer, asker.answer)
         return None
+
+
+def _check(grant: Grant, page: Page) -> None:
+    if page.owner is not None:
+        check_may_see(grant, page.owner)
 
 
 def _some(kind: Kind, events: list[Event]) -> Iterator[bytes]:
@@ -108,6 +117,15 @@ def _named(method: str, task: str | None, batch: str | None) -> tuple[Kind, str]
     if (task is None) is (batch is None):
         raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
     return ("batch", batch) if batch is not None else ("task", task or "")
+
+
+def named_target(
+    task: str | None = None,
+    batch: str | None = None,
+    after: int = 0,  # noqa: ARG001  # the other parameter of an attach
+) -> tuple[Kind, str]:
+    """Return what an attach names. Raises `InvalidParams` unless it is one task or batch."""
+    return _named("attach", task, batch)
 
 
 def _check_after(method: str, after: int, least: int = 0) -> None:

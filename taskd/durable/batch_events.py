@@ -32,7 +32,8 @@ def _event(batch: BatchRecord, now: float) -> Event:
 def batch_page(batch: BatchRecord, after: int, now: float) -> Page:
     """Return the events of a batch after a sequence number: the newest one, if that is newer."""
     event = _event(batch, now)
-    return Page(batch.state, event.seq, [event] if event.seq > after else [], batch.ended is not None)
+    events = [event] if event.seq > after else []
+    return Page(batch.state, event.seq, events, batch.ended is not None, owner=batch.task.owner)
 
 
 class BatchProgress:

@@ -10,19 +10,20 @@ from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.ids import Ids
-from taskd.durable.ownership import owner_of
+from taskd.durable.ownership import allowed, check_may_change, check_may_see, for_whom
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
+from taskd.durable.waiters import AnsweredWait, left_for_next_start
 from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.server.methods import Asker
 from taskd.store.base import StoreError
 from taskd.store.batches import BatchRecord, NewBatch, Rows, counts
+from taskd.store.records import Full
 
 __all__ = ["BatchMethods", "BatchView"]
 
@@ -112,22 +113,22 @@ class BatchMethods:
                 argument="options.key",
             )
         rows = RowCheck(self._parameters("function", function))
-        owner = owner_of(asker.grant, options.owner)
+        grant = for_whom(asker.grant, options.owner)
         now = self._tasks.now()
         batch = self._ids.make(now)
         vault = self._tasks.vault
-        task = vault.sealed(self._tasks.new(function, None, options, now, owner=owner))
+        task = vault.sealed(self._tasks.new(function, None, options, now, grant=grant))
         task = replace(task, id="", batch=batch)
         at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
             self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, owner=owner)
+            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, grant=grant)
         parts: list[Rows] = []
 
         def store() -> None:
             new = NewBatch(batch, task, parts, token, follower, task.keep)
-            self._batches.add(new, partial(self._added, asker, new))
+            self._batches.add(new, partial(self._added, asker, new, grant), allowed(grant, new))
 
         def step(first: int) -> None:
             try:
@@ -138,7 +139,7 @@ class BatchMethods:
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
-                keys = [self._tasks.limiter.key(function, each) for each in given]
+                keys = [self._tasks.limiter.key(function, each, grant.owner) for each in given]
                 ids = [self._ids.make(now) for _ in some]
                 parts.append(
                     Rows(ids, vault.sealed_rows(function, given), keys if keys[0] is not None else None)
@@ -172,15 +173,22 @@ class BatchMethods:
             )
         return None  # the app is not imported yet
 
-    def _added(self, asker: Asker, new: NewBatch, batch: BatchRecord | TaskdError | StoreError) -> None:
+    def _added(
+        self, asker: Asker, new: NewBatch, grant: Grant, batch: BatchRecord | Full | TaskdError | StoreError
+    ) -> None:
         def answer(tasks: list[str], *, joined: bool) -> None:
             asker.answer(result({"batch": added, "tasks": tasks, "joined": joined}))
 
+        if isinstance(batch, Full):
+            asker.answer(refused(self._tasks.busy(grant, batch)))
+            return
         if isinstance(batch, TaskdError | StoreError):
             asker.answer(refused(batch))
             return
         added = batch.id
         if added == new.id:
+            total = sum(len(part.ids) for part in new.parts)
+            self._tasks.writer.taken_on(new.task.function, total, asker.grant, new.task.owner)
             answer([task for part in new.parts for task in part.ids], joined=False)
         else:
             self._batches.tasks_of(added).addCallbacks(
@@ -190,6 +198,13 @@ class BatchMethods:
     def cancel(self, asker: Asker, batch: str, unknown: Callable[[], object]) -> None:
         """Cancel a batch, and answer with what it was, or call `unknown`."""
 
+        def found(record: BatchRecord | None) -> None:
+            if record is None:
+                unknown()
+            else:
+                check_may_change(asker.grant, record.task.owner)
+                self._batches.cancel(batch, cancelled)
+
         def cancelled(before: BatchRecord | StoreError | None) -> None:
             if isinstance(before, StoreError):
                 asker.answer(refused(before))
@@ -198,7 +213,10 @@ class BatchMethods:
             else:
                 asker.answer(result({"was": "running" if before.ended is None else "done"}))
 
-        self._batches.cancel(batch, cancelled)
+        if asker.grant.has("operate"):  # who need not be asked whose it is
+            self._batches.cancel(batch, cancelled)
+        else:
+            self._read(asker, batch, found)
 
     # --- out ---
 
@@ -206,10 +224,10 @@ class BatchMethods:
         """Answer that there is no task with an id, which may be a batch's."""
 
         def got(record: BatchRecord | None) -> None:
-            error = unknown_task(task) if record is None else _no_task(task)
-            asker.answer(Failure.of(error))
+            is_seen = record is not None and asker.grant.sees(record.task.owner)
+            asker.answer(Failure.of(_no_task(task) if is_seen else unknown_task(task)))
 
-        self._batches.get(task).addCallbacks(got, lambda reason: asker.answer(refused(reason.value)))
+        self._read(asker, task, got)
 
     def get(self, asker: Asker, batch: str) -> None:
         """Answer with a batch."""
@@ -222,27 +240,48 @@ class BatchMethods:
             lambda reason: asker.answer(refused(reason.value)),
         )
 
-    def _find(self, asker: Asker, batch: str, found: Callable[[BatchRecord], object]) -> None:
-        def got(record: BatchRecord | None) -> None:
-            if record is None:
-                asker.answer(Failure.of(unknown_batch(batch)))
-            else:
-                found(record)
+    def _find(
+        self,
+        asker: Asker,
+        batch: str,
+        found: Callable[[BatchRecord], object],
+        refusing: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
+        """Call `found` with a batch that the asker may see; if there is none, call `refusing`, and answer."""
 
-        self._batches.get(batch).addCallbacks(got, lambda reason: asker.answer(refused(reason.value)))
+        def got(record: BatchRecord | None) -> None:
+            try:
+                if record is None:
+                    raise unknown_batch(batch)
+                check_may_see(asker.grant, record.task.owner)
+            except TaskdError:
+                refusing()
+                raise
+            found(record)
+
+        self._read(asker, batch, got)
+
+    def _read(self, asker: Asker, batch: str, got: Callable[[BatchRecord | None], object]) -> None:
+        """Call `got` with a batch, None if there is none; what it raises is the answer."""
+        answer_by(self._batches.get(batch), got, asker.answer)
 
     def wait(self, asker: Asker, batch: str, timeout: float | None) -> None:
         """Answer with a batch once it has ended, or after `timeout` seconds."""
         # Waiting comes first, so that no end is missed.
-        over = call_in_time(
+        wait = AnsweredWait(
             self._clock,
             timeout,
             partial(self._batches.wait, batch),
             lambda: self._find(asker, batch, partial(self._answer_wait, asker)),
         )
-        asker.request.work = Waiting(over)
+        asker.request.work = wait
         is_stopping = self._batches.is_stopping
-        self._find(asker, batch, lambda record: over() if record.ended is not None or is_stopping else None)
+
+        def found(record: BatchRecord) -> None:
+            if record.ended is not None or is_stopping:
+                wait.end()
+
+        self._find(asker, batch, found, wait.give_up)
 
     def _answer_wait(self, asker: Asker, record: BatchRecord) -> None:
         if self._batches.is_stopping and record.ended is None:

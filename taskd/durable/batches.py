@@ -20,7 +20,7 @@ from taskd.durable.writer import Execute
 from taskd.errors import Busy, ShuttingDown
 from taskd.store.base import Store, StoreError
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch
-from taskd.store.records import Event, New
+from taskd.store.records import Allowance, Event, Full, New
 
 __all__ = ["BatchTasks", "DurableBatches"]
 
@@ -86,8 +86,15 @@ class DurableBatches:
 
     # --- in ---
 
-    def add(self, new: NewBatch, answer: Callable[[BatchRecord | ShuttingDown | StoreError], object]) -> None:
-        """Store a batch; the answer comes once all of its tasks are stored, and may be another batch.
+    def add(
+        self,
+        new: NewBatch,
+        answer: Callable[[BatchRecord | Full | ShuttingDown | StoreError], object],
+        allowance: Allowance | None = None,
+    ) -> None:
+        """Store a batch, if its owner has room.
+
+        The answer comes once all of its tasks are stored, and may be another batch.
 
         Raises `Busy` if too much waits already, and `ShuttingDown`.
         """
@@ -106,8 +113,11 @@ class DurableBatches:
             )
         self._pending_bytes += size
 
-        def added(batch: BatchRecord) -> None:
+        def added(batch: BatchRecord | Full) -> None:
             self._pending_bytes -= size
+            if isinstance(batch, Full):
+                answer(batch)
+                return
             if batch.id == new.id and batch.ended is not None:  # it has no tasks
                 self.changed([batch])
             self._store_tasks(batch, answer)
@@ -116,7 +126,9 @@ class DurableBatches:
             self._pending_bytes -= size
             answer(_store_error(reason))
 
-        self._execute(lambda: self._store.batches.add(new, self._now())).addCallbacks(added, failed)
+        self._execute(lambda: self._store.batches.add(new, self._now(), allowance)).addCallbacks(
+            added, failed
+        )
 
     def _store_tasks(
         self, batch: BatchRecord, answer: Callable[[BatchRecord | ShuttingDown], object]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import Raw
 
 from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import left_for_next_start
-from taskd.errors import Cancelled, InternalError
-from taskd.model import Failure, Outcome, Progress, Result
+from taskd.errors import Busy, Cancelled, InternalError
+from taskd.model import Failure, Grant, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
 from taskd.store.base import StoreError
@@ -19,15 +21,26 @@ __all__ = ["OrdinaryCall"]
 
 
 class OrdinaryCall:
-    """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`."""
+    """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`.
 
-    __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
+    `note` is called once it is stored, unless it has joined another.
+    """
 
-    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester, owner: str) -> None:
+    __slots__ = ("_note", "_request", "_requester", "_stop", "_task", "_tasks")
+
+    def __init__(
+        self,
+        tasks: DurableTasks,
+        request: Request[Work],
+        requester: Requester,
+        grant: Grant,
+        note: Callable[[], object],
+    ) -> None:
         self._tasks = tasks
         self._request = request
+        self._note: Callable[[], object] | None = note
         self._requester: Requester | None = requester
-        self._task = tasks.submit(request.function, request.args, request.options, self._stored, owner=owner)
+        self._task = tasks.submit(request.function, request.args, request.options, self._stored, grant=grant)
         self._stop = tasks.waiters.wait(self._task, self._ended)
         request.work = self
 
@@ -40,11 +53,15 @@ class OrdinaryCall:
         self._requester = None
         self._stop()
 
-    def _stored(self, accepted: Accepted | StoreError) -> None:
-        if isinstance(accepted, StoreError):
+    def _stored(self, accepted: Accepted | StoreError | Busy) -> None:
+        note, self._note = self._note, None
+        if not isinstance(accepted, Accepted):
             self._stop()
             self._answer(refused(accepted))
-        elif self._request.wants_progress and self._requester is not None:
+            return
+        if note is not None and not accepted.joined:
+            note()
+        if self._request.wants_progress and self._requester is not None:
             self._tasks.waiters.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:

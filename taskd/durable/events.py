@@ -72,6 +72,8 @@ class Page(msgspec.Struct, frozen=True):
     events: list[Event]
     is_over: bool = False
     has_more: bool = False
+    owner: str | None = None
+    """Whom it belongs to, None if that is not known here, but where it was read."""
 
 
 Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
@@ -168,12 +170,14 @@ class EventHub:
         id: str,  # noqa: A002
         after: int,
         answer: Callable[[Page | Exception | None], object],
+        check: Callable[[Page], object] = bool,  # which raises nothing
     ) -> None:
         """Push the events of a task or batch after `after` to a connection, until `detach` or the last one.
 
         If `after` is negative, only events that are not in the log yet are pushed.
         `answer` is called before the first event, with a page for the state, None if
-        there is no such task or batch, or why the log cannot be read.
+        there is no such task or batch, or why the log cannot be read. `check` raises
+        `TaskdError` if the watcher may not read it.
         """
         self.detach(watcher, id)
         watch = _Watch(watcher, kind, id, after)
@@ -184,6 +188,8 @@ class EventHub:
         def is_there(page: Page | None) -> Page | None:
             if page is None:
                 self._forget(watch)
+            else:
+                check(page)
             answer(page)
             return page
 
@@ -196,7 +202,8 @@ class EventHub:
                 _broke(reason)
 
         reading = self._reads.run(self._read, kind, id, after if after >= 0 else NEVER, PAGE)
-        reading.addCallbacks(is_there, cannot)
+        reading.addCallback(is_there)
+        reading.addErrback(cannot)
         reading.addCallback(self._have_read, watch)
         reading.addErrback(_broke)
 

@@ -10,6 +10,10 @@ from taskd.store.records import Record
 
 __all__ = ["PREFETCHED", "KeyedClaims"]
 
+SPARE = 10_000
+"""Claimed tasks that there may be beyond a full window, each the first of its key: so the task of one
+owner waits for none of those of the others that have filled it."""
+
 PREFETCHED = 16
 """Tasks of one key that are claimed beyond those that may run: enough for a store that answers in some ms."""
 
@@ -34,8 +38,12 @@ class KeyedClaims:
         self._claimed: Counter[str | None] = Counter()
         self._open: set[str] = set()
 
+    def look_again(self) -> None:
+        """Note that any tasks may be in the store of which nothing is known."""
+        self.is_unscanned = self._has_unkeyed = True
+
     def count(self, key: str | None) -> None:
-        """Count a task that was claimed before the function had this key."""
+        """Count a task that was claimed before they were counted."""
         self._claimed[key] += 1
 
     def submitted(self, key: str, room: int, pending: object) -> KeyedWant | None:
@@ -46,6 +54,13 @@ class KeyedClaims:
         """
         if self._claimed[key] >= self.each:
             self._open.add(key)
+            return None
+        if -SPARE < room <= 0 and not self._claimed[key]:
+            if not isinstance(pending, KeyedWant):
+                return KeyedWant(1, {key: 1})
+            if pending.keys is not None and key not in pending.keys:
+                pending.keys[key] = 1
+                pending.count += 1
             return None
         return self._ask(key, room, pending)
 
@@ -71,8 +86,8 @@ class KeyedClaims:
         )
         return KeyedWant(room, None, self.each, dict(self._claimed), self._after, self._has_unkeyed)
 
-    def claimed(self, want: KeyedWant, records: list[Record]) -> None:
-        """Note what was claimed for a want."""
+    def claimed(self, want: KeyedWant, records: list[Record], *, is_cut: bool) -> None:
+        """Note what was claimed for a want; `is_cut` says that there may be more of what was wanted."""
         got = Counter(record.new.limit_key for record in records)
         self._claimed += got
         if want.keys is not None:
@@ -81,7 +96,7 @@ class KeyedClaims:
             asked = {key: want.room(key) for key in got if key is not None}
             self._has_unkeyed = want.with_unkeyed and got[None] >= want.room(None)
         self._open.update(key for key, count in asked.items() if got[key] >= count)
-        if len(records) >= want.count:
+        if is_cut or len(records) >= want.count:
             self.is_unscanned = True
             last = next((each.new.limit_key for each in reversed(records) if each.new.limit_key), None)
             if want.keys is None and last is not None:
@@ -95,6 +110,7 @@ class KeyedClaims:
         """
         self._claimed[key] -= 1
         if key is None:
+            self._has_unkeyed |= waits
             if self._claimed[None] <= self.each // 2 and self._has_unkeyed:
                 self.is_unscanned = True
             return None

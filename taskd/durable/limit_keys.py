@@ -10,13 +10,26 @@ from msgspec import Raw
 
 from taskd.functions.descriptions import ParameterInfo
 
-__all__ = ["NO_KEY", "key_reader"]
+__all__ = ["NO_KEY", "key_reader", "share_key"]
 
 NO_KEY = ""
 """The key of the tasks that leave out the argument, and of those of functions without one."""
 
 MAX_KEY = 200
 """Characters of a key as it is; of a longer one its hash is kept, so that held tasks cost no more memory."""
+
+
+_OWNER_ENDS = "\x1f"
+"""What ends the name of an owner, which has no such character; nor has JSON text."""
+
+
+def share_key(owner: str, key: str | None) -> str | None:
+    """Return the limit key that the store has for a task: of each owner, there is one for each key.
+
+    Tasks with one limit key share a turn in being claimed. None stands for tasks of nobody in
+    particular, if their function has no concurrency key.
+    """
+    return f"{owner}{_OWNER_ENDS}{key or NO_KEY}" if owner else key
 
 
 def key_reader(name: str | None, parameters: Mapping[str, ParameterInfo]) -> Callable[[bytes | None], str]:

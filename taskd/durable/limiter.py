@@ -10,16 +10,20 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.keyed_claims import PREFETCHED, KeyedClaims
 from taskd.durable.late_tasks import LateTasks
-from taskd.durable.limit_keys import key_reader
+from taskd.durable.limit_keys import key_reader, share_key
 from taskd.durable.limits import Hold, Limits
 from taskd.durable.run import Run
 from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import FunctionInfo
 from taskd.net.timers import Alarm, TurnEnd
-from taskd.store.base import KeyedWant
+from taskd.store.base import KeyedWant, Want
 from taskd.store.records import Record
 
 __all__ = ["Limiter"]
+
+OWNERS_TASKS = 200
+"""Tasks of one owner and function that are claimed at once, if it has no concurrency key: enough for a
+store that answers in some ms, and so few that fifty owners with any number of tasks leave room for others."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class Limiter:
         self._late = LateTasks(clock, self._is_held, expire)
         self._window = window
         self._functions: dict[str, _Limited] = {}
+        self._by_owner: dict[str, KeyedClaims] = {}
+        """Of functions without a concurrency key whose tasks have owners."""
         self._changed: dict[str, None] = {}
         self._turn_end = TurnEnd(clock)
         self._alarm = Alarm(clock, self._rang)
@@ -65,6 +71,9 @@ class Limiter:
             durable = each.durable
             if durable is not None and (durable.concurrency is not None or durable.rate is not None):
                 self._functions[each.name] = _limited(each, durable, self._window, old.get(each.name))
+        self._by_owner = {
+            name: claims for name, claims in self._by_owner.items() if not self._has_own_claims(name)
+        }
         changed = {
             name
             for name in old.keys() | self._functions.keys()
@@ -83,26 +92,58 @@ class Limiter:
 
     # --- claims ---
 
-    def key(self, function: str, args: bytes | None) -> str | None:
-        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
+    def key(self, function: str, args: bytes | None, owner: str = "") -> str | None:
+        """Return with which tasks of a function one with these arguments shares its turn in being claimed.
+
+        This is the value of the function's concurrency key with the owner, None if there is neither.
+        """
         limited = self._functions.get(function)
-        return None if limited is None or limited.claims is None else limited.key_of(args)
+        return share_key(owner, None if limited is None or limited.claims is None else limited.key_of(args))
 
     def claims(self, function: str) -> KeyedClaims | None:
-        """Return what is claimed of each key of a function, None if it has no concurrency key."""
+        """Return what is claimed of each key of a function, None if it has neither a key nor owners."""
         limited = self._functions.get(function)
-        return None if limited is None else limited.claims
+        if limited is not None and limited.claims is not None:
+            return limited.claims
+        return self._by_owner.get(function)
+
+    def _has_own_claims(self, function: str) -> bool:
+        limited = self._functions.get(function)
+        return limited is not None and limited.claims is not None
+
+    def share(self, function: str, runs: Iterable[Run]) -> bool:
+        """Claim the tasks of a function by owner from now on; return whether that is new.
+
+        `runs` are the claimed tasks of all functions.
+        """
+        if self.claims(function) is not None:
+            return False
+        claims = self._by_owner[function] = KeyedClaims(OWNERS_TASKS)
+        for run in runs:
+            if run.record.new.function == function:
+                claims.count(run.record.new.limit_key)
+        return True
+
+    def is_limited(self, function: str) -> bool:
+        """Return whether a function has limits, so that its claimed tasks may be held."""
+        return function in self._functions
 
     def held(self, function: str) -> int:
         """Return how many tasks of a function are held."""
         limited = self._functions.get(function)
         return 0 if limited is None else limited.limits.held
 
-    def claimed(self, function: str, want: KeyedWant, records: list[Record]) -> None:
-        """Note what was claimed for a want by key."""
+    def claimed(self, function: str, want: Want, records: list[Record], *, is_cut: bool) -> None:
+        """Note what was claimed for a want; `is_cut` says that there may be more of what was wanted."""
         claims = self.claims(function)
-        if claims is not None:
-            claims.claimed(want, [record for record in records if record.new.function == function])
+        if claims is None:
+            return
+        records = [record for record in records if record.new.function == function]
+        if isinstance(want, KeyedWant):
+            claims.claimed(want, records, is_cut=is_cut)
+        else:
+            for record in records:  # it was wanted before there were any owners
+                claims.count(record.new.limit_key)
 
     # --- tasks ---
 

@@ -8,9 +8,11 @@ from twisted.internet.defer import Deferred
 
 from taskd.durable.batch_events import batch_page
 from taskd.durable.events import Page, with_result
+from taskd.durable.ownership import shows_arguments
 from taskd.durable.run import Run
 from taskd.durable.settling import without_internals
 from taskd.durable.writer import Execute
+from taskd.model import ANONYMOUS, Grant
 from taskd.protocol.event_lines import Kind
 from taskd.store.base import Store
 from taskd.store.records import FINAL, Event
@@ -42,9 +44,12 @@ class TaskLog:
         after: int,
         limit: int,
         *,
-        tracebacks: bool = False,
+        grant: Grant = ANONYMOUS,
     ) -> Deferred[Page | None]:
-        """Read a part of the log of a task or a batch, and its state; None if there is none."""
+        """Read a part of the log of a task or a batch, and its state; None if there is none.
+
+        Who has the `grant` gets tracebacks, if they are of its own tasks.
+        """
 
         def page() -> Page | None:
             if kind == "batch":
@@ -54,14 +59,15 @@ class TaskLog:
             if record is None:
                 return None
             events = self._store.events(id, after, limit)
-            if not tracebacks:
+            owner = record.new.owner
+            if not shows_arguments(grant, owner):
                 events = [self._shown(each) for each in events]
             if events and events[-1].event == "succeeded":
                 record = self._store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
             has_more = len(events) == limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
+            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more, owner)
 
         return self._read(page)
 

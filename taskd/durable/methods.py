@@ -8,18 +8,19 @@ from functools import partial
 from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.attaching import Attaching
 from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
-from taskd.durable.ownership import owner_of
+from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
+from taskd.durable.reasons import why
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
-from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
-from taskd.errors import InvalidParams, quoted
+from taskd.durable.waiters import AnsweredWait, left_for_next_start
+from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
@@ -77,15 +78,24 @@ class StoredMethods:
     def call(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
-        owner = owner_of(grant, options.owner)
+        by, grant = grant, for_whom(grant, options.owner)
+        note = partial(self._tasks.writer.taken_on, request.function, 1, by, grant.owner)
         if options.track:
-            self._track(request, requester, owner)
+            self._track(request, requester, grant, note)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester, owner)
+            OrdinaryCall(self._tasks, request, requester, grant, note)
         else:
-            self._tasks.submit(request.function, request.args, options, lambda _: None, owner=owner)
+            self._tasks.submit(
+                request.function, request.args, options, lambda given: _noted(given, note), grant=grant
+            )
 
-    def _track(self, request: Request[Work], requester: Requester | None, owner: str) -> None:
+    def _track(
+        self,
+        request: Request[Work],
+        requester: Requester | None,
+        grant: Grant,
+        note: Callable[[], object],
+    ) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -94,12 +104,13 @@ class StoredMethods:
                 argument="options.track",
             )
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             if requester is not None:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
 
-        self._tasks.submit(request.function, request.args, request.options, stored, owner=owner)
+        self._tasks.submit(request.function, request.args, request.options, stored, grant=grant)
 
     def submit(
         self,
@@ -112,17 +123,20 @@ class StoredMethods:
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
         self._check_function(function)
-        owner = owner_of(asker.grant, options.owner)
+        grant = for_whom(asker.grant, options.owner)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
         if (check := self._checks.get(function)) is not None:
             check.check(_NO_ARGS if given is None else given, "args")
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        note = partial(self._tasks.writer.taken_on, function, 1, asker.grant, grant.owner)
+
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             asker.answer(_accepted(accepted))
 
-        self._tasks.submit(function, given, options, stored, token=token, owner=owner)
+        self._tasks.submit(function, given, options, stored, token=token, grant=grant)
         return None
 
     def _check_function(self, function: str) -> None:
@@ -154,18 +168,44 @@ class StoredMethods:
             else:
                 asker.answer(result({"was": "done" if state in ENDED else state.name.lower()}))
 
-        self._tasks.cancel(task, cancelled)
+        def found(record: Record | None) -> None:
+            if record is None:
+                cancelled(None)
+            else:
+                check_may_change(asker.grant, record.new.owner)
+                self._tasks.cancel(task, cancelled)
+
+        run = self._tasks.run_of(task)
+        if run is not None:
+            found(run.record)
+        elif asker.grant.has("operate"):  # who need not be asked whose it is
+            self._tasks.cancel(task, cancelled)
+        else:
+            self._read(asker, task, found)
         return None
 
     # --- held, and put back ---
 
     def retry(self, asker: Asker, /, task: str) -> Outcome | None:
         """Put back a task that failed or was set aside."""
-        return self._holding.retry(asker, task)
+
+        def found(record: Record) -> None:
+            check_may_change(asker.grant, record.new.owner)
+            self._holding.retry(asker, task)
+
+        if asker.grant.has("operate"):
+            self._holding.retry(asker, task)
+        else:
+            self._find(asker, task, found)
+        return None
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
-        self._find(asker, task, lambda record: asker.answer(result(self._tasks.why(record))))
+        self._find(
+            asker,
+            task,
+            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
+        )
         return None
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
@@ -191,23 +231,45 @@ class StoredMethods:
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        view = partial(TaskView.with_args, vault=self._tasks.vault) if with_args else TaskView.of
-        self._find(asker, task, lambda record: asker.answer(result(view(record))))
+
+        def found(record: Record) -> None:
+            if with_args:
+                check_may_see_arguments(asker.grant, record.new.owner)
+            asker.answer(
+                result(
+                    TaskView.with_args(record, vault=self._tasks.vault) if with_args else TaskView.of(record)
+                )
+            )
+
+        self._find(asker, task, found)
         return None
 
-    def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:
-        self._find(asker, task, lambda record: answer(result(TaskView.of(record))))
+    def _find(
+        self,
+        asker: Asker,
+        task: str,
+        found: Callable[[Record], object],
+        refusing: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
+        """Call `found` with a task that the asker may see; if there is none, call `refusing`, and answer."""
 
-    def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
         def got(record: Record | None) -> None:
             if record is None:
+                refusing()
                 self._batches.unknown_task(asker, task)
-            else:
-                found(record)
+                return
+            try:
+                check_may_see(asker.grant, record.new.owner)
+            except NotAllowed:
+                refusing()
+                raise
+            found(record)
 
-        self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
-            got, lambda reason: asker.answer(refused(reason.value))
-        )
+        self._read(asker, task, got)
+
+    def _read(self, asker: Asker, task: str, got: Callable[[Record | None], object]) -> None:
+        """Call `got` with a task, None if there is none; what it raises is the answer."""
+        answer_by(self._tasks.get(task), got, asker.answer)
 
     def wait(
         self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
@@ -218,16 +280,19 @@ class StoredMethods:
             self._batches.wait(asker, batch, timeout)
             return None
         # Waiting comes first, so that no end is missed.
-        over = call_in_time(
+        wait = AnsweredWait(
             self._clock,
             timeout,
             partial(self._tasks.waiters.wait, task),
             lambda: self._find(asker, task, partial(self._answer_wait, asker)),
         )
-        asker.request.work = Waiting(over)
-        self._find(
-            asker, task, lambda record: over() if record.state in ENDED or self._is_left(record) else None
-        )
+        asker.request.work = wait
+
+        def found(record: Record) -> None:
+            if record.state in ENDED or self._is_left(record):
+                wait.end()
+
+        self._find(asker, task, found, wait.give_up)
         return None
 
     def _is_left(self, record: Record) -> bool:
@@ -296,7 +361,13 @@ def _task_of(method: str, task: str | None, batch: str | None) -> str:
     return task or ""
 
 
-def _accepted(accepted: Accepted | StoreError) -> Outcome:
-    if isinstance(accepted, StoreError):
+def _noted(accepted: Accepted | StoreError | Busy, note: Callable[[], object]) -> None:
+    """Note a task that was stored, unless it has joined another."""
+    if isinstance(accepted, Accepted) and not accepted.joined:
+        note()
+
+
+def _accepted(accepted: Accepted | StoreError | Busy) -> Outcome:
+    if not isinstance(accepted, Accepted):
         return refused(accepted)
     return result({"task": accepted.id, "joined": accepted.joined})

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.secret_arguments import NOT_SECRET, SecretArguments
-from taskd.model import PRIORITY, Options, SubmitOptions
+from taskd.model import ANONYMOUS, PRIORITY, Grant, Options, SubmitOptions
 
 __all__ = ["Moments", "RunOptions", "read_time"]
 
@@ -43,7 +43,8 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options that a stored task keeps until it is run. `retries` is None for the function's own.
 
     `secrets` says which of its arguments are secret, None if none of them is; if `is_sealed`, these
-    are stored so that only a key of the daemon can open them.
+    are stored so that only a key of the daemon can open them. `owner_running` is how many tasks of
+    its owner may run, None for no limit.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
@@ -52,12 +53,22 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
     secrets: SecretArguments | None = None
     is_sealed: bool = False
+    owner_running: int | None = None
 
     @classmethod
-    def of(cls, options: Options | SubmitOptions, secrets: SecretArguments = NOT_SECRET) -> RunOptions:
+    def of(
+        cls, options: Options | SubmitOptions, secrets: SecretArguments = NOT_SECRET, grant: Grant = ANONYMOUS
+    ) -> RunOptions:
         """Return what is kept of the options of a call or a submit, whose function has these secrets."""
         retries = options.retries if isinstance(options, SubmitOptions) else None
-        return cls(options.timeout, options.priority, retries, options.traceparent, secrets or None)
+        return cls(
+            options.timeout,
+            options.priority,
+            retries,
+            options.traceparent,
+            secrets or None,
+            owner_running=grant.running,
+        )
 
 
 class Moments(msgspec.Struct, frozen=True):

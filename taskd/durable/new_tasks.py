@@ -9,7 +9,7 @@ from taskd.durable.moments import Moments, RunOptions
 from taskd.errors import InvalidParams
 from taskd.functions.durability import Durability
 from taskd.functions.secret_arguments import NOT_SECRET, SecretArguments
-from taskd.model import Options, SubmitOptions
+from taskd.model import ANONYMOUS, Grant, Options, SubmitOptions
 from taskd.store.records import New
 
 __all__ = ["new_task"]
@@ -24,14 +24,15 @@ def new_task(
     now: float,
     token: str | None,
     secrets: SecretArguments = NOT_SECRET,
+    grant: Grant = ANONYMOUS,
 ) -> New:
     """Return a new task, without its limit key; `now` is in seconds since 1970.
 
-    `secrets` are those of its function.
+    `secrets` are those of its function, and `grant` is that of its owner.
 
     Raises `TaskdError` for wrong options.
     """
-    moments, kept = Moments.of(options, now), RunOptions.of(options, secrets)
+    moments, kept = Moments.of(options, now), RunOptions.of(options, secrets, grant)
     if kept.retries and durability.once:
         raise InvalidParams(
             f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
@@ -50,4 +51,5 @@ def new_task(
         None,
         durability.keep if asked is None or asked.keep is None else asked.keep,
         moments.is_fixed,
+        owner=grant.owner,
     )

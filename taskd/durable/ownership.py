@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
-from taskd.errors import NotAllowed, quoted
-from taskd.model import ANONYMOUS, Grant
+from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
+from taskd.model import Grant
+from taskd.scheduler.quotas import check_size
+from taskd.store.batches import NewBatch
+from taskd.store.records import Allowance, Full, New
 
-__all__ = ["check_may_change", "check_may_see", "check_may_see_arguments", "listed_owner", "owner_of"]
+__all__ = [
+    "allowed",
+    "check_may_change",
+    "check_may_see",
+    "check_may_see_arguments",
+    "for_whom",
+    "listed_owner",
+    "no_room",
+    "shows_arguments",
+]
 
 _REASON = "owner"
 """The `reason` in the data of the errors: callers tell by it that the task is another's."""
 
 
-def owner_of(grant: Grant, asked: str | None) -> str:
-    """Return whom a new task belongs to: the owner that the caller asks for, else the caller itself.
+def for_whom(grant: Grant, asked: str | None) -> Grant:
+    """Return the grant of whom a new task belongs to: the owner that is asked for, else the caller.
 
     Raises `NotAllowed` if the caller may not speak for others.
     """
     if asked is None or asked == grant.owner:
-        return grant.owner
+        return grant
     if not grant.has("operate"):
         raise NotAllowed(
             f"options.owner: only an operator submits for others, here for {quoted(asked)}", reason=_REASON
         )
-    return asked
+    return Grant(asked)
+
+
+def allowed(grant: Grant, new: New | NewBatch) -> Allowance | None:
+    """Return how much of an owner may wait, None for anything.
+
+    Raises `InvalidParams` if that is less than the new task or the new batch takes by itself.
+    """
+    if grant.waiting is None and grant.bytes is None:
+        return None
+    if isinstance(new, New):
+        count, size = 1, len(new.args or b"")
+    else:
+        count, size = new.total, new.size
+    if grant.waiting is not None and count > max(grant.waiting, 1):
+        raise InvalidParams(
+            f"of {grant.owner}, {grant.waiting} tasks may wait, so there is never room for {count} at once",
+            argument="args",
+            limit=grant.waiting,
+        )
+    check_size(grant, size)
+    return Allowance(grant.waiting, grant.bytes)
+
+
+def no_room(grant: Grant, full: Full, retry_after: float) -> Busy:
+    """Return the error for a task or a batch for which its owner has no room."""
+    most = f"{grant.waiting} tasks" if grant.waiting is not None else f"{grant.bytes} bytes"
+    if grant.waiting is not None and grant.bytes is not None:
+        most = f"{grant.waiting} tasks with {grant.bytes} bytes"
+    return Busy(
+        f"{full.waiting} tasks of {grant.owner} are waiting, with {full.bytes} bytes of arguments: of {most} "
+        "that may, there is no room for what was asked for",
+        retry_after=retry_after,
+    )
 
 
 def listed_owner(grant: Grant, asked: str | None) -> str | None:
@@ -57,13 +102,18 @@ def check_may_change(grant: Grant, owner: str) -> None:
         )
 
 
-def check_may_see_arguments(grant: Grant, owner: str) -> None:
-    """Raise `NotAllowed` unless a caller may see the arguments of the tasks of an owner.
+def shows_arguments(grant: Grant, owner: str) -> bool:
+    """Return whether a caller may see the arguments and the tracebacks of the tasks of an owner.
 
     Those that belong to nobody in particular are shown to operators alone.
     """
+    return grant.has("operate") or (bool(owner) and grant.owner == owner)
+
+
+def check_may_see_arguments(grant: Grant, owner: str) -> None:
+    """Raise `NotAllowed` unless a caller may see the arguments of the tasks of an owner."""
     check_may_see(grant, owner)
-    if grant == ANONYMOUS:
+    if not shows_arguments(grant, owner):
         raise NotAllowed(
             "with_args: the arguments of a task are shown to its owner, and to operators; "
             "this caller is known as neither",

@@ -11,6 +11,7 @@ from taskd.durable.limits import Hold
 from taskd.durable.run import Run
 from taskd.durable.window import Window
 from taskd.functions.durability import Durability
+from taskd.model import OPERATOR, Grant
 from taskd.server.position import Position
 from taskd.store.records import Record, State
 
@@ -67,6 +68,7 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: HeldByConcurrency | None = None
     rate: HeldByRate | None = None
     queue: Queued | None = None
+    owner_running: int | None = None
 
 
 class Holders(Protocol):
@@ -102,8 +104,11 @@ class Holders(Protocol):
         """The window of claimed tasks."""
 
 
-def why(record: Record, holders: Holders, now: float) -> Why:
-    """Return what holds a task; `now` is in seconds since 1970."""
+def why(record: Record, holders: Holders, now: float, grant: Grant = OPERATOR) -> Why:
+    """Return what holds a task; `now` is in seconds since 1970.
+
+    Only tasks are named that whoever has the `grant` may see.
+    """
     function, state = record.new.function, record.state
     run = holders.run_of(record.new.id)
     if run is not None and run.has_started and state is State.WAITING:
@@ -115,7 +120,7 @@ def why(record: Record, holders: Holders, now: float) -> Why:
         return _running(known, record.attempt if run is None else run.attempt, run, holders.fault)
     if state is not State.WAITING:
         return _because(known, _ENDED[state])
-    return _waiting(known, record, run, holders)
+    return _waiting(known, record, run, holders, grant)
 
 
 def _because(known: Why, reason: str, **facts: object) -> Why:
@@ -148,7 +153,7 @@ def _scheduled(known: Why, record: Record, now: float) -> Why:
     return _because(known, f"it is not due yet, but in {due_in} s", due_in=due_in)
 
 
-def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> Why:
+def _waiting(known: Why, record: Record, run: Run | None, holders: Holders, grant: Grant) -> Why:
     function = record.new.function
     durability = holders.durability(function)
     if holders.is_stopping:
@@ -169,7 +174,16 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         return _because(known, f"{function} is paused, until taskd.resume", paused=True)
     hold = holders.limiter.hold(record)
     if hold is not None:
-        return _held(known, hold, durability)
+        runs = [(each, holders.run_of(each)) for each in hold.running]
+        seen = [each for each, of in runs if of is None or grant.sees(of.record.new.owner)]
+        return _held(known, hold, durability, seen)
+    quota = None if run is None or run.task is None else run.task.quota
+    if quota is not None and quota.is_full:
+        return _because(
+            known,
+            f"{quota.running} tasks of {quota.grant.owner} are running, as many as may: it waits for an end",
+            owner_running=quota.running,
+        )
     position = None if run is None else holders.position(run)
     if position is not None:
         return _queued(known, position)
@@ -182,17 +196,18 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
     )
 
 
-def _held(known: Why, hold: Hold, durability: Durability) -> Why:
+def _held(known: Why, hold: Hold, durability: Durability, seen: list[str]) -> Why:
     name = durability.concurrency_key
     of_key = "" if name is None else f" with {name} = {hold.key}" if hold.key else f" without {name}"
     concurrency = rate = None
     reasons = []
     if hold.running and durability.concurrency is not None:
-        running = hold.running[:MAX_NAMED]
+        running = seen[:MAX_NAMED]
+        names = [*running, *(["tasks of others"] if len(seen) < len(hold.running) else [])]
         concurrency = HeldByConcurrency(durability.concurrency, hold.key, running, hold.before)
         reasons.append(
-            f"concurrency={durability.concurrency}: {', '.join(running)} of {known.function}{of_key} "
-            f"{'has its place' if len(running) == 1 else 'have the places'}"
+            f"concurrency={durability.concurrency}: {', '.join(names)} of {known.function}{of_key} "
+            f"{'has its place' if len(names) == len(running) == 1 else 'have the places'}"
         )
     if hold.seconds is not None and durability.rate is not None:
         limit = durability.rate

@@ -10,8 +10,9 @@ from msgspec import Raw
 from taskd.durable.moments import RunOptions
 from taskd.durable.reports import Reports
 from taskd.durable.vault import UNREADABLE
-from taskd.model import Call, Failure, Options, Outcome, Progress, Raised, StoredCall
+from taskd.model import Call, Failure, Grant, Options, Outcome, Progress, Raised, StoredCall
 from taskd.scheduler.parties import Lane
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
 from taskd.store.records import Record, first_seq
@@ -41,6 +42,12 @@ class Runner(Protocol):
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task. Raises `TaskdError` if there is no such function."""
 
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner, which are those of this grant from now on."""
+
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+
     def withdraw(self, task: Task) -> bool:
         """Take back a task that waits, without an outcome; return whether it did."""
 
@@ -62,6 +69,7 @@ class Run:
         "is_marked",
         "is_start_committed",
         "lane",
+        "owner_running",
         "raised",
         "record",
         "result",
@@ -86,6 +94,8 @@ class Run:
         """The result, if it has ended with one."""
         self._reports: Reports | None = None
         self.raised: Raised | None = None
+        self.owner_running: int | None = None
+        """How many tasks of its owner might run when it was submitted; None for no limit."""
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
 
@@ -95,7 +105,7 @@ class Run:
         Returns None if its secret arguments could not be opened.
         """
         new, kept = self.record.new, _options.decode(self.record.new.options)
-        self.retries = kept.retries
+        self.retries, self.owner_running = kept.retries, kept.owner_running
         if kept.is_sealed:
             return None
         return StoredCall(

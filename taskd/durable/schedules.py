@@ -206,6 +206,8 @@ class Schedules:
             if has_task:
                 entry.last = at
             is_behind = accepted is not None and accepted.joined
+            if accepted is not None and not is_behind:
+                self._tasks.writer.taken_on(entry.name, 1, None, "")
             if is_behind and not entry.is_behind:
                 _log.warn(
                     "{function} is due again ({line}): its last task has not ended, so there is no other",

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorThreads
 
 from taskd.durable.methods import StoredMethods
 from taskd.durable.opening import Opening, StoreChoice
+from taskd.durable.operators import OperatorRecords
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.vault import Sealing
 from taskd.durable.wall_clock import WallClock
@@ -39,7 +40,11 @@ class StorePart:
             reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read, sealing
         )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
+        self._tasks.writer.taken_on = server.operation.stored
         self._wall_clock.start()
+        self._records = server.operation.records = OperatorRecords(
+            reactor, server.operation, opening.store, opening.execute, opening.read, self._wall_clock.now
+        )
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 
     @property
@@ -69,7 +74,11 @@ class StorePart:
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
         self._wall_clock.stop()
-        return self._tasks.close().addBoth(lambda _: self._opening.end_threads())
+        return (
+            self._records.close()
+            .addCallback(lambda _: self._tasks.close())
+            .addBoth(lambda _: self._opening.end_threads())
+        )
 
 
 class _OpenedMethods(StoredMethods):

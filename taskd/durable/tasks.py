@@ -26,24 +26,25 @@ from taskd.durable.limiter import Limiter
 from taskd.durable.logs import TaskLog
 from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
-from taskd.durable.reasons import Why, why
+from taskd.durable.ownership import allowed, no_room
+from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, is_loss, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
-from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Outcome, Progress, SubmitOptions
+from taskd.model import ANONYMOUS, Failure, Grant, Options, Outcome, Progress, SubmitOptions
 from taskd.scheduler.parties import Lane, Party
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
-from taskd.store.records import ENDED, Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Event, Full, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks"]
 
@@ -61,7 +62,6 @@ class DurableTasks:
     """The stored tasks of one node. `execute` runs the store's functions, one at a time.
 
     `read` runs those that only read and are asked for from outside; by default, it is `execute`.
-
     `now` returns the seconds since 1970. Secret arguments are stored as `sealing` makes them.
     """
 
@@ -96,7 +96,9 @@ class DurableTasks:
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
+        self._upkeep = Upkeep(
+            store, execute, clock, now, lambda: self.window.look_everywhere(self._functions)
+        )
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
         self.is_stopping = self._is_open = self._is_opening = False
@@ -133,34 +135,25 @@ class DurableTasks:
     def _open(self) -> None:
         """Put right what the last process has left, before anything is claimed, however often that fails."""
         once = {name for name, durability in self._functions.items() if durability.once}
-        store, now = self.store, self._now()
-        opening = self._execute(lambda: (store.rescue(now, once, LOST_WITH_DAEMON), store.paused()))
-        opening.addCallbacks(self._rescued, self._not_rescued)
+        opening = self._execute(partial(recover, self.store, self._now(), once))
+        opening.addCallbacks(self._recovered, self._not_recovered)
 
-    def _not_rescued(self, reason: TwistedFailure) -> None:
+    def _not_recovered(self, reason: TwistedFailure) -> None:
         self._upkeep.log(reason)
         if not self.is_stopping:
             self._clock.callLater(RETRY_SECONDS, self._open)
 
-    def _rescued(self, found: tuple[int, list[str]]) -> None:
-        count, paused = found
-        self._is_open = True
-        self.paused = frozenset(paused)
-        if count:
-            _log.info(
-                "{count} tasks were running when the store was last used: they run again, "
-                "or have failed if they are run once",
-                count=count,
-            )
+    def _recovered(self, left: Left) -> None:
+        for function in self._functions if left.has_owners else ():
+            self.limiter.share(function, ())
+        self._is_open, self.paused = True, left.paused
+        left.log()
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
         self._upkeep.begin()
         self._deadlines.look()
         self.schedules.use(self._app)
-
-    def _look_everywhere(self) -> None:
-        self.window.look_everywhere(self._functions)
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""
@@ -178,10 +171,10 @@ class DurableTasks:
         function: str,
         args: Raw | None,
         options: Options | SubmitOptions,
-        answer: Callable[[Accepted | StoreError], object],
+        answer: Callable[[Accepted | StoreError | Busy], object],
         *,
         token: str | None = None,
-        owner: str = "",
+        grant: Grant = ANONYMOUS,
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
 
@@ -190,17 +183,20 @@ class DurableTasks:
         if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = self.new(function, args, options, now, token=token, owner=owner)
+        new = self.new(function, args, options, now, token=token, grant=grant)
         is_due = new.due <= now
 
-        def accepted(given: Accepted | StoreError) -> None:
+        def accepted(given: Accepted | Full | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
                 if is_due and new.id not in self._runs:
                     self.window.stored(function)
                 self._watch(new)
-            answer(given)
+            answer(self.busy(grant, given) if isinstance(given, Full) else given)
 
-        self.writer.submit(new, accepted)
+        if grant.has_limits:
+            self._runner.limit(grant)
+        self.writer.submit(new, accepted, allowed(grant, new))
+        self._share(new)
         if is_due:
             self.window.claim(function, new.limit_key)
         return new.id
@@ -213,13 +209,17 @@ class DurableTasks:
         now: float,
         *,
         token: str | None = None,
-        owner: str = "",
+        grant: Grant = ANONYMOUS,
     ) -> New:
         """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
         durability = self._durability(function)
         secrets = self.vault.secrets(function)
-        new = new_task(self._ids.make(now), function, args, options, durability, now, token, secrets)
-        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args), owner=owner)
+        new = new_task(self._ids.make(now), function, args, options, durability, now, token, secrets, grant)
+        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args, grant.owner))
+
+    def busy(self, grant: Grant, full: Full) -> Busy:
+        """Return the error for a task or a batch for which its owner has no room."""
+        return no_room(grant, full, self._runner.limit(grant).retry_after(self._clock.seconds()))
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -232,8 +232,15 @@ class DurableTasks:
                 self.window.leave(record, waits=False)
             else:
                 self._take(Run(self, record, self._lane))
+        for record in records:
+            self._share(record.new)
         self.limiter.admit()
         self.window.look_at_more(wants)
+
+    def _share(self, task: New) -> None:
+        """Claim the tasks of a function by owner, since this one has an owner."""
+        if task.limit_key is not None and self.limiter.share(task.function, self._runs.values()):
+            self.window.look_everywhere([task.function])
 
     def _take(self, run: Run) -> None:
         record = run.record
@@ -266,16 +273,17 @@ class DurableTasks:
             self.ended(run, run.begin_unreadable())
             return
         try:
-            run.task = self._runner.run(call, run, self._lane)
+            if owner := run.record.new.owner:
+                run.lane = self._runner.stored_lane(owner, run.owner_running)
+            run.task = self._runner.run(call, run, run.lane)
         except TaskdError as error:
             self._functions.pop(call.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
 
     def _time_left(self, record: Record) -> float | None:
         """Return the seconds in which a task must start, None if it may start at any time."""
-        if record.new.deadline is None or record.attempt:
-            return None
-        return max(record.new.deadline - self._now(), 0.0)
+        deadline = record.new.deadline
+        return None if deadline is None or record.attempt else max(deadline - self._now(), 0.0)
 
     # --- the attempt ---
 
@@ -366,10 +374,6 @@ class DurableTasks:
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
 
-    def why(self, record: Record) -> Why:
-        """Return what holds a task."""
-        return why(record, self, self._now())
-
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
         return self._functions.get(function)
@@ -436,6 +440,7 @@ class DurableTasks:
 
     def stored(self, task: New) -> None:
         """Schedule the start of tasks that have been stored, of which this is one."""
+        self._share(task)
         if task.due <= self._now():
             self.window.claim(task.function, task.limit_key)
         self._watch(task)
@@ -465,10 +470,7 @@ class DurableTasks:
     # --- time ---
 
     def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
-        """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
-
-        So delays, back-off, deadlines and intervals take as long as ever.
-        """
+        """Let the clock that was set count, by `follow`; delays and intervals take as long as ever."""
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
         move_clock(seconds, follow, self.schedules, self._upkeep, self._deadlines, self.writer)
 

@@ -10,7 +10,7 @@ from taskd.errors import ShuttingDown
 from taskd.model import Progress
 from taskd.store.records import State
 
-__all__ = ["Waiter", "Waiters", "Waiting", "call_in_time", "left_for_next_start"]
+__all__ = ["AnsweredWait", "Waiter", "Waiters", "left_for_next_start"]
 
 Waiter = Callable[[State, bytes | None], object]
 """Gets the state in which a task has ended, and its outcome as JSON text, if it has one. At a stop it may be
@@ -22,47 +22,41 @@ def left_for_next_start(what: str) -> ShuttingDown:
     return ShuttingDown(f"the server is shutting down: {what} is left for its next start")
 
 
-def call_in_time(
-    clock: IReactorTime,
-    seconds: float | None,
-    wait: Callable[[Callable[..., object]], Callable[[], None]],
-    over: Callable[[], object],
-) -> Callable[[], None]:
-    """Call `over` once: when that for which `wait` waits has come, or after `seconds`, None for no limit.
-
-    `wait` returns how to wait no longer. Returns how to have `over` called at once, unless it has been.
-    """
-    is_over = False
-
-    def end(*_: object) -> None:
-        nonlocal is_over
-        if not is_over:
-            is_over = True
-            stop()
-            if timer is not None and timer.active():
-                timer.cancel()
-            over()
-
-    stop = wait(end)
-    timer = None if seconds is None else clock.callLater(max(seconds, 0.0), end)
-    return end
-
-
-class Waiting:
+class AnsweredWait:
     """The work for a request that waits for an end. Implements `taskd.server.methods.StoredWork`.
 
-    `over` has the request answered at once. So a connection that is gone, or is about to go, is
-    not kept for the time that it wanted to wait.
+    `over` is called once, and answers the request: when that for which `wait` waits has come, or after
+    `seconds`, None for no limit; or at once if the connection is gone, or about to go, so that it is
+    not kept for the time that it wanted to wait. `wait` returns how to wait no longer.
     """
 
-    def __init__(self, over: Callable[[], None]) -> None:
-        self._over = over
+    def __init__(
+        self,
+        clock: IReactorTime,
+        seconds: float | None,
+        wait: Callable[[Callable[..., object]], Callable[[], None]],
+        over: Callable[[], object],
+    ) -> None:
+        self._over: Callable[[], object] | None = over
+        self._stop = wait(self.end)
+        self._timer = None if seconds is None else clock.callLater(max(seconds, 0.0), self.end)
 
-    def cancel(self) -> None:
-        """Wait no longer."""
-        self._over()
+    def end(self, *_: object) -> None:
+        """Answer now, unless that was done."""
+        over = self._over
+        self.give_up()
+        if over is not None:
+            over()
 
-    detach = cancel
+    def give_up(self) -> None:
+        """Wait no longer: the request is answered by somebody else."""
+        if self._over is not None:
+            self._over = None
+            self._stop()
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+
+    cancel = detach = end
 
 
 class Waiters:

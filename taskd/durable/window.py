@@ -46,7 +46,7 @@ class Window:
             self._has_backlog.add(function)
             claims = self._limiter.claims(function)
             if claims is not None:
-                claims.is_unscanned = True
+                claims.look_again()
             self._refill(function)
 
     def stored(self, function: str) -> None:
@@ -58,7 +58,7 @@ class Window:
         claims, room = self._limiter.claims(function), self._room(function)
         if claims is None or key is None:
             if claims is not None:
-                claims.is_unscanned = True
+                claims.look_again()
             self._refill(function, new_too=True)
         elif claims.is_unscanned and room >= WINDOW // 2:
             self._refill(function)
@@ -79,10 +79,10 @@ class Window:
     def _room(self, function: str) -> int:
         """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
         claimed = self.claimed_of(function)
-        if self._limiter.claims(function) is not None:
+        if self._limiter.is_limited(function) and self._limiter.claims(function) is not None:
             claimed -= self._limiter.held(function)
         elif self._bytes[function] >= WINDOW_BYTES:
-            return 0
+            return -WINDOW
         return WINDOW - claimed
 
     def _has_much_room(self, function: str) -> bool:
@@ -101,9 +101,11 @@ class Window:
         for record in records:
             sizes[record.new.function] += _size(record)
         for function, want in wants.items():
+            is_cut = sizes[function] >= CLAIM_BYTES
+            self._limiter.claimed(function, want, records, is_cut=is_cut)
             if isinstance(want, KeyedWant):
-                self._limiter.claimed(function, want, records)
-            elif counts[function] < want and sizes[function] < CLAIM_BYTES:
+                continue
+            if counts[function] < want and not is_cut:
                 self._has_backlog.discard(function)
             else:
                 self._has_backlog.add(function)

@@ -18,11 +18,24 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.vault import Writes
 from taskd.errors import Busy
+from taskd.model import Grant
 from taskd.net.timers import TurnEnd
 from taskd.scheduler.histograms import Histogram
 from taskd.store.base import Changes, KeyedWant, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
-from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
+from taskd.store.records import (
+    Accepted,
+    Allowance,
+    Event,
+    Full,
+    New,
+    Record,
+    Settle,
+    Shift,
+    Start,
+    State,
+    Tick,
+)
 
 __all__ = ["Execute", "StoreWriter"]
 
@@ -88,6 +101,7 @@ class _Taken:
     def __init__(self, writer: StoreWriter) -> None:
         # All of what has been moved with the clock goes with the shift, so that `shifted` comes after it.
         self.submits = writer.submits.take(MAX_BATCH if writer.shift is None else None)
+        self.allowances = writer.take_allowances(self.submits.items)
         # All of these, since the end of an attempt must not come before its start.
         self.starts = writer.starts.take()
         self.events = writer.events.take()
@@ -113,6 +127,7 @@ class _Taken:
             ticks=self.ticks.items,
             shift=self.shift,
             is_trial=self.is_trial,
+            allowances=self.allowances,
         )
 
 
@@ -147,7 +162,8 @@ class StoreWriter:
         self._is_urgent = False
         self._ride: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
-        self.submits: _Pending[New, Accepted | StoreError] = _Pending()
+        self.submits: _Pending[New, Accepted | Full | StoreError] = _Pending()
+        self._allowances: dict[str, Allowance] = {}
         self.starts: _Pending[Start, bool] = _Pending()
         self.events: _Pending[Event, bool] = _Pending()
         self.settles: _Pending[Settle, bool] = _Pending()
@@ -160,6 +176,8 @@ class StoreWriter:
         self._between: list[Callable[[], object]] = []
         self.pending_bytes = 0
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
+        self.taken_on: Callable[[str, int, Grant | None, str], object] = lambda *_: None
+        """Called with the number of new tasks of a function, who has submitted them, and their owner."""
         self.shifted: Callable[[], object] = bool
         """Called when everything in the store has the times of a clock that was set."""
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
@@ -172,8 +190,13 @@ class StoreWriter:
 
     # --- changes ---
 
-    def submit(self, new: New, answer: Callable[[Accepted | StoreError], object]) -> None:
-        """Store a new task. Raises `Busy` if too much waits already, or the store has failed."""
+    def submit(
+        self,
+        new: New,
+        answer: Callable[[Accepted | Full | StoreError], object],
+        allowance: Allowance | None = None,
+    ) -> None:
+        """Store a new task, if its owner has room. Raises `Busy` if too much waits already to be written."""
         if self.fault is not None:
             raise Busy(
                 f"the store has failed, so that nothing is accepted: {self.fault}", retry_after=RETRY_SECONDS
@@ -191,7 +214,16 @@ class StoreWriter:
             )
         self.pending_bytes += size
         self.submits.add(new, answer)
+        if allowance is not None:
+            self._allowances[new.id] = allowance
         self._soon()
+
+    def take_allowances(self, news: list[New]) -> dict[str, Allowance]:
+        """Return, and forget, the allowances of these new tasks."""
+        if not self._allowances:
+            return {}
+        taken = {new.id: self._allowances.pop(new.id, None) for new in news}
+        return {task: allowance for task, allowance in taken.items() if allowance is not None}
 
     def start(
         self, start: Start, answer: Callable[[bool], object] | None = None, *, may_wait: bool = False

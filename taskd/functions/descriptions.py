@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import inspect
+import math
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from taskd.errors import quoted
 from taskd.functions.kinds import Kind, kinds_of
@@ -17,6 +21,9 @@ __all__ = ["ParameterInfo", "describe_parameters", "signature_text"]
 
 MAX_DEFAULT = 100
 """Characters of a default in a signature: it may be a table of a million rows."""
+
+MAX_NUMBER = 2**53
+"""The greatest default, or its absolute value, that programs in every language read unchanged."""
 
 Passed = Literal["either", "by_name", "more_positions", "more_names"]
 
@@ -35,6 +42,7 @@ class ParameterInfo(msgspec.Struct, frozen=True):
     (by name alone), or, for parameters that take any number of arguments,
     "more_positions" (``*args``) or "more_names" (``**kwargs``). `annotation` is
     for people: the annotation as it is written, "" for none. A `secret` argument is shown nowhere.
+    `default` is left out if it is no short text, number or truth value, and that of a `secret` parameter.
     """
 
     kinds: list[Kind]
@@ -42,6 +50,7 @@ class ParameterInfo(msgspec.Struct, frozen=True):
     passed: Passed = "either"
     annotation: str = ""
     secret: bool = False
+    default: str | int | float | bool | UnsetType = UNSET
 
 
 def describe_parameters(parameters: Parameters) -> dict[str, ParameterInfo]:
@@ -54,9 +63,25 @@ def describe_parameters(parameters: Parameters) -> dict[str, ParameterInfo]:
             _PASSED.get(each.kind, "either"),
             annotation_text(written[each.name].annotation if each.name in written else each.annotation),
             each.name in parameters.secret,
+            UNSET if each.name in parameters.secret else _default(each.default),
         )
         for each in parameters.resolved
     }
+
+
+def _default(value: Any) -> str | int | float | bool | UnsetType:
+    """Return a default as callers would write it, if a form has room for it."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if type(value) is str:
+        return value if len(value) <= MAX_DEFAULT else UNSET
+    if type(value) is int:
+        return value if abs(value) <= MAX_NUMBER else UNSET
+    if type(value) is float:
+        return value if math.isfinite(value) else UNSET
+    return value if type(value) is bool else UNSET
 
 
 def annotation_text(annotation: Any) -> str:

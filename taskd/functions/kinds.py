@@ -17,25 +17,37 @@ __all__ = ["Kind", "KindName", "kinds_of"]
 
 KindName = Literal["null", "boolean", "integer", "number", "string", "array", "object"]
 
+Format = Literal["", "date", "date-time", "time", "duration", "uuid", "base64"]
+
 
 class Kind(msgspec.Struct, frozen=True, omit_defaults=True):
     """One kind of JSON value: its `type`, as in JSON Schema, where a number may be an integer.
 
     `enum` lists the values, if there are no others. `items` are the kinds of
     an array's elements, if they all are of the same; empty if nothing is known.
+    `format` is how a string is written: as a date, for example; empty if any is taken.
     """
 
     type: KindName
     enum: list[Any] | None = None
     items: list[Kind] = []
+    format: Format = ""
 
 
 _ANY = tuple(Kind(name) for name in ("null", "boolean", "number", "string", "array", "object"))
 
-_STRINGS = (
-    types.StrType, types.BytesType, types.ByteArrayType, types.MemoryViewType, types.DateTimeType,
-    types.DateType, types.TimeType, types.TimeDeltaType, types.UUIDType,
-)  # fmt: skip
+_FORMATS: dict[type[types.Type], Format] = {
+    types.BytesType: "base64",
+    types.ByteArrayType: "base64",
+    types.MemoryViewType: "base64",
+    types.DateTimeType: "date-time",
+    types.DateType: "date",
+    types.TimeType: "time",
+    types.TimeDeltaType: "duration",
+    types.UUIDType: "uuid",
+}
+"""Types that are strings of a format of their own, by the names of JSON Schema, but for "base64"."""
+
 _ARRAYS = (
     types.ListType, types.SetType, types.FrozenSetType, types.VarTupleType, types.TupleType,
     types.NamedTupleType,
@@ -47,7 +59,8 @@ _PLAIN: dict[type[types.Type], KindName] = {
     types.BoolType: "boolean",
     types.IntType: "integer",
     types.FloatType: "number",
-    **dict.fromkeys(_STRINGS, "string"),
+    types.StrType: "string",
+    **dict.fromkeys(_FORMATS, "string"),
     **dict.fromkeys(_ARRAYS, "array"),
     **dict.fromkeys(_OBJECTS, "object"),
 }
@@ -88,7 +101,8 @@ def _kinds(info: types.Type, *, with_items: bool) -> Iterator[Kind]:
     elif (name := _PLAIN.get(type(info))) is not None:
         item = getattr(info, "item_type", None) if with_items else None
         # No deeper: a type may contain itself.
-        yield Kind(name, items=[] if item is None else _merged(_kinds(item, with_items=False)))
+        items = [] if item is None else _merged(_kinds(item, with_items=False))
+        yield Kind(name, items=items, format=_FORMATS.get(type(info), ""))
     else:
         yield from _ANY
 

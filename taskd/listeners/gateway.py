@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.auth.caller import Verifier
+from taskd.auth.whoami import Whoami
 from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.client.slots import ConnectionSlots
-from taskd.errors import InternalError, ShuttingDown, TaskdError
+from taskd.errors import InternalError, ShuttingDown, TaskdError, TooLarge, quoted
+from taskd.listeners.gate import Gate, GatedBackend
 from taskd.listeners.origins import Origins
 from taskd.listeners.peers import Peers
 from taskd.listeners.readiness import LocalReadiness, Readiness, RemoteReadiness
@@ -33,14 +38,14 @@ from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.method_names import ATTACH, CANCEL, DETACH
-from taskd.protocol.methods import cancel_target
+from taskd.protocol.method_names import ATTACH, AUTH, CANCEL, DETACH, WHOAMI
+from taskd.protocol.methods import bound, cancel_target
 from taskd.protocol.requests import Request
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
-from taskd.scheduler.parties import Lane, Parties
+from taskd.scheduler.parties import Parties
 from taskd.server.failures import no_memory
-from taskd.server.methods import Requester
+from taskd.server.methods import Requester, granted
 from taskd.server.task_server import TaskServer
 from taskd.server.unanswered import Unanswered
 
@@ -61,7 +66,11 @@ process they take a fifth of the usual limit of 1024 open files."""
 
 CALLER_ROOM = 1024
 """Bytes that a call must leave to the longest message, so that its caller can be added: the rest
-of the envelope and the other options need a part of them. A longer call belongs to the gateway."""
+of the envelope and the other options need a part of them. A longer call is refused, since a task
+server would take it for the gateway's own."""
+
+ENVELOPE_ROOM = 256
+"""The part of them for the rest of the envelope: the id that a link gives, and the names of the members."""
 
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
@@ -81,6 +90,8 @@ class GatewayConfig:
     of a pooled link, and `own_ends` has the addresses of their own ends.
     `max_buffered`, in bytes, is for a gateway without a task server.
     `calls_own_server` says that the one task server is that of this process.
+    With a `verifier`, callers must show tokens. Of each websocket, at most `message_rate` messages a
+    second are read; if the gateway `compresses`, its messages may be compressed.
     """
 
     task_servers: Sequence[str]
@@ -93,14 +104,22 @@ class GatewayConfig:
     own_ends: set[object] = field(default_factory=set)
     max_buffered: int = MAX_BUFFERED
     calls_own_server: bool = False
+    verifier: Verifier | None = None
+    message_rate: float | None = None
+    compresses: bool = False
 
-    def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
+    def start(self, reactor: Reactor, local: TaskServer | None = None, gate: Gate | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
+
+        Whoever connects needs a token if there is a `gate`, or else a verifier, for which one is made;
+        task servers then get what the token grants.
 
         Raises `ValueError` if one of `task_servers` is not a valid endpoint, if
         a pattern or a name is not valid, or if the link is local and `local` is None.
         """
         backend: Backend[Any]
+        if gate is None and self.verifier is not None:
+            gate = Gate(reactor, self.verifier)
         if local is None:
             unanswered, budget = Unanswered(reactor), Budget(self.max_buffered, self.max_message)
             watch_budget(reactor, budget)
@@ -114,10 +133,10 @@ class GatewayConfig:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
-            backend = RemoteBackend(reactor, self, unanswered, budget)
+            backend = RemoteBackend(reactor, self, unanswered, budget, has_tokens=gate is not None)
             readiness = readiness or backend.readiness
         assert readiness is not None
-        return Gateway(reactor, self, backend, readiness)
+        return Gateway(reactor, self, backend, readiness, gate)
 
 
 def link_kind(text: str) -> LinkKind:
@@ -132,14 +151,24 @@ def link_kind(text: str) -> LinkKind:
 
 
 class RemoteBackend:
-    """The backend that sends requests to task servers. Implements `taskd.listeners.wire.Backend`."""
+    """The backend that sends requests to task servers. Implements `taskd.listeners.wire.Backend`.
+
+    If its callers have shown tokens (`has_tokens`), it passes on what these grant.
+    """
 
     copies = 2
     """A request is kept by its session, and as a line by the link."""
 
     def __init__(
-        self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered, budget: Budget
+        self,
+        reactor: Reactor,
+        config: GatewayConfig,
+        unanswered: Unanswered,
+        budget: Budget,
+        *,
+        has_tokens: bool = False,
     ) -> None:
+        self._has_tokens = has_tokens
         self.unanswered = unanswered
         self.budget = budget
         self.parties = Parties()
@@ -151,7 +180,11 @@ class RemoteBackend:
         """The certificates of the links to task servers by TLS."""
         self._slots = ConnectionSlots(config.max_connections)
         self._events = RemoteEvents(
-            reactor, config.task_servers, config.max_message + ENVELOPE, config.own_ends
+            reactor,
+            config.task_servers,
+            config.max_message + ENVELOPE,
+            config.own_ends,
+            has_tokens=has_tokens,
         )
         self._status_links: dict[str, Link] = {}
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
@@ -198,11 +231,8 @@ class RemoteBackend:
                 self._broke(TwistedFailure(), request, requester)
 
     def _begin(self, request: Request[PendingCall], requester: Requester) -> None:
-        if request.function == CANCEL:
-            target = cancel_target(request, by_number=requester.cancels_by_number)
-            if target.request_id is not None:
-                requester.cancel_request(request, target.request_id)
-                return
+        if self._is_about_connection(request, requester):
+            return
         if self._is_stopping:
             raise ShuttingDown("the gateway is shutting down")
         if self.budget.is_spent:
@@ -218,7 +248,7 @@ class RemoteBackend:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
 
-        call = Call(request.function, request.args, self._options(request, requester.lane))
+        call = Call(request.function, request.args, self._options(request, requester))
         meter = ReplyMeter(_Receiver(request, requester))
         pending = self._link.call(call, on_progress, request.dialect, meter)
         request.work = pending
@@ -233,14 +263,45 @@ class RemoteBackend:
         if self._has_connection_each and request.options.on_disconnect == "cancel":
             self._end_with_caller.add(pending)
 
-    def _options(self, request: Request[PendingCall], lane: Lane) -> Options:
-        """Return a request's options with the websocket as its caller, whomever the browser has named."""
-        options = request.options
-        has_room = request.size <= self._config.max_message - CALLER_ROOM
-        caller = f"{lane.party.key} {lane.name}" if has_room else None
-        if options is NO_OPTIONS:
-            return Options(caller=caller)
-        return replace(options, caller=caller)
+    def _is_about_connection(self, request: Request[PendingCall], requester: Requester) -> bool:
+        """Handle a request that is about the websocket itself; return whether it is. Raises `TaskdError`."""
+        if request.function == CANCEL:
+            by_number = granted(requester, request.options).has("operate")
+            target = cancel_target(request, by_number=by_number)
+            if target.request_id is not None:
+                requester.cancel_request(request, target.request_id)
+                return True
+        elif request.function in (AUTH, WHOAMI):  # without tokens; a task server must not take it for ours
+            bound(request)
+            answer = msgspec.json.encode(Whoami.without_token(requester.grant))
+            requester.task_ended(request, Result(Raw(answer)))
+            return True
+        return False
+
+    def _options(self, request: Request[PendingCall], requester: Requester) -> Options:
+        """Return a request's options with the websocket as its caller, whomever the browser has named.
+
+        With tokens, they have what its caller may do. Raises `TooLarge` if there is no room for that.
+        """
+        options, lane = request.options, requester.lane
+        if options.caller is None or not requester.may_name_callers:
+            caller = f"{lane.party.key} {lane.name}"
+        else:
+            caller = options.caller
+        grant = granted(requester, options) if self._has_tokens else None
+        if options is NO_OPTIONS and grant is None:
+            options = Options(caller=caller)
+        else:
+            options = replace(options, caller=caller, grant=grant)
+        longest = self._config.max_message
+        if grant is not None or request.size > longest - CALLER_ROOM:
+            longest -= ENVELOPE_ROOM
+            if request.size > longest - len(msgspec.json.encode(options)):
+                raise TooLarge(
+                    f"{quoted(request.function)}: a message through a gateway leaves room for whose it is",
+                    limit=longest,
+                )
+        return options
 
     def _ended(
         self, outcome: Outcome, request: Request[PendingCall], requester: Requester, pending: PendingCall
@@ -367,7 +428,12 @@ class Gateway:
     """A running gateway: its websockets, and the backend that they share. `GatewayConfig.start` makes one."""
 
     def __init__(
-        self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any], readiness: Readiness
+        self,
+        reactor: Reactor,
+        config: GatewayConfig,
+        backend: Backend[Any],
+        readiness: Readiness,
+        gate: Gate | None = None,
     ) -> None:
         self._backend = backend
         self.readiness = readiness
@@ -375,13 +441,20 @@ class Gateway:
         self.on_announced: list[Callable[[], object]] = []
         """What is called when a stop is near."""
         self._peers = Peers(reactor, backend.budget, PausedConnections(reactor, backend.budget))
+        front = backend
+        if gate is not None:
+            functions = backend.known_functions if isinstance(backend, TaskServer) else None
+            front = GatedBackend(gate, backend, functions)
         self.factory = WebSocketFactory(
             reactor,
-            backend,
+            front,
             self._peers,
             origins=Origins(config.allow_origins, config.hostnames),
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
+            gate=gate,
+            message_rate=config.message_rate,
+            compresses=config.compresses,
         )
 
     @property

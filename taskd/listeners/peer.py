@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.auth.caller import Caller
-from taskd.errors import Cancelled, TaskdError
+from taskd.errors import Cancelled, NotAllowed, TaskdError
 from taskd.listeners.budgeted_peer import FEW, LIGHT, BudgetedPeer
 from taskd.listeners.no_room import TOO_FAR_AHEAD
 from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
@@ -51,6 +51,7 @@ class Peer(BudgetedPeer[Work]):
         "_has_ended",
         "_has_given_up",
         "_is_stepping",
+        "_is_throttled",
         "_on_drained",
         "_paused",
         "_transport",
@@ -102,7 +103,7 @@ class Peer(BudgetedPeer[Work]):
         """The bytes received of a message that is not complete."""
         self._turns = turns
         self._awaits_turn = False
-        self._is_stepping = False
+        self._is_stepping = self._is_throttled = False
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
@@ -248,11 +249,6 @@ class Peer(BudgetedPeer[Work]):
             return self.caller.grant
         return OPERATOR if self._wire.may_name_callers else ANONYMOUS
 
-    @property
-    def cancels_by_number(self) -> bool:
-        """Whether the peer may cancel any task by its number."""
-        return self._wire.cancels_by_number
-
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
         if self._is_gone or (self._has_given_up and key not in self.session.in_flight):
@@ -270,6 +266,16 @@ class Peer(BudgetedPeer[Work]):
     def is_congested(self) -> bool:
         """Whether the peer is slow to read, or is owed too much: no events should be pushed to it now."""
         return self.sender.congested or self.is_full
+
+    @property
+    def ends_with_token(self) -> bool:
+        """Whether a token that is refused ends the connection."""
+        return self._wire.ends_with_token
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the connection is there, and its token is accepted."""
+        return not self._is_gone and not self.session.refuses_rest
 
     def notify(self, line: bytes) -> None:
         """Send a notification."""
@@ -389,9 +395,7 @@ class Peer(BudgetedPeer[Work]):
             self._check_full()
         if session.finished and sender.empty:
             self._wire.finish()
-        elif self.is_reading is not (session.wants_data and self._may_receive and not sender.full) and (
-            session.refuses_rest or not session.closing
-        ):
+        elif self.is_reading is not self._wants_to_read and (session.refuses_rest or not session.closing):
             if not self.is_reading:
                 self.is_reading = True
                 self._forget_end()
@@ -400,6 +404,21 @@ class Peer(BudgetedPeer[Work]):
                 self._pause_reading()
         if self._on_drained is not None:
             self._check_drained()
+
+    @property
+    def _wants_to_read(self) -> bool:
+        is_free = self._may_receive and not self.sender.full and not self._is_throttled
+        return is_free and self.session.wants_data
+
+    def throttle(self, *, is_throttled: bool) -> None:
+        """Read nothing for a while, or read on: the peer has sent too many messages too fast."""
+        if self._is_gone:
+            return
+        self._is_throttled = is_throttled
+        if not is_throttled:
+            self._settle()
+        elif self.is_reading:
+            self._pause_reading()
 
     def _pause_reading(self) -> None:
         self.is_reading = False
@@ -450,6 +469,12 @@ class Peer(BudgetedPeer[Work]):
             if work is not None:
                 self._backend.detach(work, heir, SHORT + request.held)
         self.flush()
+
+    def refuse(self, error: NotAllowed) -> None:
+        """Push nothing more, and close after what is owed: the caller's token is not accepted any more."""
+        if self.watches:
+            self._backend.gone(self)
+        self._wire.refuse(error)
 
     def close(self) -> None:
         """Close the connection in order, after everything that is owed."""

@@ -2,7 +2,8 @@
 
 All websockets share one connection to each task server. It watches a task or a
 batch as long as any of them does; each gets the part of the log before that by
-calls of its own.
+calls of its own. Where callers have tokens, each websocket must first be allowed to see what it wants to
+watch: for that a task server is asked, in the name of its owner.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.event_link import EventLink
-from taskd.durable.attaching import Attaching
+from taskd.durable.attaching import Attaching, named_target
 from taskd.durable.events import EventHub, Page
-from taskd.errors import InvalidParams, TaskdError, Unreachable
-from taskd.model import Failure, Outcome
+from taskd.errors import InternalError, InvalidParams, TaskdError, Unreachable
+from taskd.model import ANONYMOUS, OPERATOR, Failure, Grant, Outcome
 from taskd.net.reactor import Reactor
 from taskd.protocol.event_lines import Kind, parse_event
-from taskd.protocol.method_names import ATTACH, DETACH, EVENTS
+from taskd.protocol.method_names import ATTACH, DETACH, EVENTS, GET
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
 from taskd.server.methods import Asker, Requester
@@ -49,13 +51,15 @@ _OVER = frozenset(state.name.lower() for state in FINAL)
 class _Watched:
     """A task or a batch that a websocket watches; `seen` is the number of its last event that has come."""
 
-    __slots__ = ("id", "kind", "link", "seen")
+    __slots__ = ("id", "kind", "link", "owners", "seen")
 
     def __init__(self, kind: Kind, id: str) -> None:  # noqa: A002
         self.kind = kind
         self.id = id
         self.link: EventLink | None = None
         self.seen = ONLY_NEW
+        self.owners: set[str] = set()
+        """Those of whom a task server has said that they may see it."""
 
     def params(self) -> dict[str, Any]:
         return {self.kind: self.id}
@@ -65,13 +69,21 @@ class RemoteEvents:
     """Pushes the events of task servers to websockets.
 
     `servers` are client endpoint strings, `max_reply` is in bytes, `own_ends` gets
-    the addresses of the connections' own ends.
+    the addresses of the connections' two ends. With `has_tokens`, websockets see what their grants permit.
     """
 
     def __init__(
-        self, reactor: Reactor, servers: Sequence[str], max_reply: int, own_ends: set[object]
+        self,
+        reactor: Reactor,
+        servers: Sequence[str],
+        max_reply: int,
+        own_ends: set[object],
+        *,
+        has_tokens: bool = False,
     ) -> None:
         self._reactor = reactor
+        # What all websockets share is read for whoever may see it, as was found out before.
+        self._grant = OPERATOR if has_tokens else None
         self.links = [
             EventLink(reactor, server, max_reply, own_ends, self._got, self._reconnect) for server in servers
         ]
@@ -86,12 +98,53 @@ class RemoteEvents:
         """Handle ``taskd.attach`` or ``taskd.detach`` of a websocket. Raises `TaskdError`."""
         args, named = bound(request)
         asker = Asker(requester, request)
+        if request.function == ATTACH and self._grant is not None:
+            Deferred.fromCoroutine(self._attach_if_allowed(asker, args, named)).addErrback(_broke, asker)
+            return
         handler: Callable[..., Outcome | None] = (
             self._attaching.attach if request.function == ATTACH else self._attaching.detach
         )
         answer = handler(asker, *args, **named)
         if answer is not None:
             requester.task_ended(request, answer)
+
+    async def _attach_if_allowed(self, asker: Asker, args: Sequence[Any], named: dict[str, Any]) -> None:
+        """Attach a websocket, unless its grant does not cover what it names."""
+        grant = asker.grant
+        try:
+            kind, id_ = named_target(*args, **named)
+            watched = self._watched.get(id_)
+            if not grant.has("operate") and (watched is None or grant.owner not in watched.owners):
+                await self._check(kind, id_, grant)
+            requester = asker.requester
+            # Meanwhile it may be gone, or its token may not be accepted any more.
+            if not requester.takes_events or not requester.wants_result(asker.request, 0):
+                return
+            answer = self._attaching.attach(asker, *args, **named)
+        except TaskdError as error:
+            answer = Failure.of(error)
+        if answer is not None:
+            asker.answer(answer)
+            return
+        if not grant.has("operate") and id_ in self._watched:
+            self._watched[id_].owners.add(grant.owner)
+
+    async def _check(self, kind: Kind, id_: str, grant: Grant) -> None:
+        """Raise `TaskdError` unless a task server knows a task or batch, and lets its owner see it."""
+        problem: TaskdError | None = None
+        for link in self.links:
+            try:
+                answer = await link.call(GET, {kind: id_}, grant)
+            except Unreachable as error:
+                problem = error
+                continue
+            if not isinstance(answer, Failure):
+                return
+            if answer.code != InvalidParams.code:
+                raise answer.exception()
+            problem = problem or answer.exception()
+        assert problem is not None
+        raise problem
 
     def read_again(self, requester: Requester) -> None:
         """Push events again to a websocket that was slow to read."""
@@ -119,7 +172,7 @@ class RemoteEvents:
         after: int,
         limit: int,
         *,
-        tracebacks: bool = False,  # a gateway gets none: it asks for others
+        grant: Grant = ANONYMOUS,
     ) -> Deferred[Page | None]:
         return Deferred.fromCoroutine(self._page(kind, id, after, limit))
 
@@ -132,7 +185,9 @@ class RemoteEvents:
             return None
         state, seq = attached
         assert watched.link is not None
-        answer = await watched.link.call(EVENTS, {**watched.params(), "after": after, "limit": limit})
+        answer = await watched.link.call(
+            EVENTS, {**watched.params(), "after": after, "limit": limit}, self._grant
+        )
         if isinstance(answer, Failure):
             raise answer.exception()
         events = [_event(each) for each in _list.decode(answer.value)]
@@ -148,7 +203,7 @@ class RemoteEvents:
         unreachable: Unreachable | None = None
         for link in [watched.link] if watched.link is not None else self.links:
             try:
-                answer = await link.call(ATTACH, {**watched.params(), "after": watched.seen})
+                answer = await link.call(ATTACH, {**watched.params(), "after": watched.seen}, self._grant)
             except Unreachable as error:
                 unreachable = error
                 continue
@@ -177,10 +232,9 @@ class RemoteEvents:
         if watched is not None:
             self._unwatch(watched)
 
-    @staticmethod
-    def _unwatch(watched: _Watched) -> None:
+    def _unwatch(self, watched: _Watched) -> None:
         if watched.link is not None:
-            watched.link.call(DETACH, watched.params()).addErrback(lambda _: None)
+            watched.link.call(DETACH, watched.params(), self._grant).addErrback(lambda _: None)
 
     def _reconnect(self) -> None:
         if self._watched and self._timer is None:
@@ -211,6 +265,12 @@ class _Attached(msgspec.Struct):
 
 _attached = msgspec.json.Decoder(_Attached)
 _list = msgspec.json.Decoder(list[Raw])
+
+
+def _broke(reason: TwistedFailure, asker: Asker) -> None:
+    _log.failure("a bug in taskd", reason)
+    if asker.requester.wants_result(asker.request, 0):
+        asker.answer(Failure.of(InternalError("a bug in taskd; see the gateway's log")))
 
 
 def _event(params: Raw) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
@@ -11,13 +12,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.errors import Busy
+from taskd.errors import Busy, NotAllowed
+from taskd.listeners.gate import Gate, GatedBackend
+from taskd.listeners.message_rate import Throttle
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
-from taskd.listeners.wire import UnsentLimits
+from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.log_rate import RatedLog
-from taskd.net.party_keys import is_trusted, party_key
+from taskd.net.party_keys import is_proven, is_trusted, party_key
 from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import too_large
@@ -35,12 +38,14 @@ _log = Logger(namespace="taskd.tcp")
 class TcpLimits:
     """The limits of one connection.
 
-    `max_message` is in bytes, LF included; `max_outstanding` is in requests.
+    `max_message` is in bytes, LF included; `max_outstanding` is in requests, `message_rate` in
+    messages a second, None for as many as come.
     """
 
     max_message: int = MAX_MESSAGE
     max_outstanding: int = MAX_OUTSTANDING
     unsent: UnsentLimits = field(default_factory=UnsentLimits)
+    message_rate: float | None = None
 
 
 @implementer(IHalfCloseableProtocol)
@@ -61,7 +66,7 @@ class TaskProtocol(LinearLineReceiver):
         super().connectionMade()
         self.client: Peer[Work] = Peer(
             self,
-            factory.server,
+            factory.backend,
             Session(
                 limits.max_outstanding,
                 unclaimed=factory.server.unanswered.notification_ended,
@@ -78,9 +83,14 @@ class TaskProtocol(LinearLineReceiver):
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
+        if limits.message_rate is not None:
+            throttle = Throttle(factory.clock, self.client, limits.message_rate)
+            self.lines_received = throttle.receive  # type: ignore[method-assign,assignment]
         self.line_grows = self.client.message_grows  # type: ignore[method-assign]
         factory.peers.add(self.client)
         factory.server.connections += 1
+        if factory.gate is not None:
+            factory.gate.await_token(self.client)
 
     # --- what comes in ---
 
@@ -112,21 +122,27 @@ class TaskProtocol(LinearLineReceiver):
             reason.cleanFailure()  # one of TLS has frames, which refer to it and to the transport
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
+        if self.factory.gate is not None:
+            self.factory.gate.forget(client)
 
     # --- `taskd.listeners.wire.Wire` ---
-
-    cancels_by_number = True
-    """An operator cancels any task in this way."""
 
     @property
     def may_name_callers(self) -> bool:
         """Whether the client may be a gateway, judging by its address or certificate.
 
-        That is known by the first message, since TLS has verified the certificate before it.
+        That is known by the first message, since TLS has verified the certificate before it. Where
+        tokens are asked for, an address proves nothing, except that of an end of this process.
         """
         if self._may_name_callers is None:
-            self._may_name_callers = is_trusted(self.transport)
+            if self.factory.gate is None:
+                self._may_name_callers = is_trusted(self.transport)
+            else:
+                self._may_name_callers = is_proven(self.transport, self.factory.own_ends)
         return self._may_name_callers
+
+    ends_with_token = False
+    """A client may show another token."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the messages as lines, in one piece."""
@@ -149,6 +165,10 @@ class TaskProtocol(LinearLineReceiver):
     def refuse_unfinished(self, error: Busy) -> None:
         """Answer that there is no room for the line that is being received, behind what is owed."""
         self.drop_unfinished()
+        self.client.refuse_rest(error)
+
+    def refuse(self, error: NotAllowed) -> None:
+        """Answer everything that was read, send the error, and close."""
         self.client.refuse_rest(error)
 
     def probe(self) -> None:
@@ -174,7 +194,11 @@ class TaskProtocol(LinearLineReceiver):
 
 
 class TaskFactory(ServerFactory):
-    """Makes a `TaskProtocol` for each connection to `server`."""
+    """Makes a `TaskProtocol` for each connection to `server`.
+
+    With a `gate`, connections need tokens, except those that are proven to come from this process
+    (`own_ends` has their ends), from its user, or from whoever has a client certificate.
+    """
 
     noisy = False
 
@@ -184,9 +208,16 @@ class TaskFactory(ServerFactory):
         server: TaskServer,
         limits: TcpLimits = TcpLimits(),
         paused: PausedConnections | None = None,
+        gate: Gate | None = None,
+        own_ends: Set[object] = frozenset(),
     ) -> None:
         self.clock = clock
         self.server = server
+        self.gate = gate
+        self.own_ends = own_ends
+        self.backend: Backend[Work] = server
+        if gate is not None:
+            self.backend = GatedBackend(gate, server, server.known_functions)
         self.limits = limits
         self.log = RatedLog(clock, _log)
         self.peers = Peers(clock, server.budget, paused)

@@ -11,14 +11,20 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.auth.bearer import bearer_token
+from taskd.auth.caller import Caller
+from taskd.errors import NotAllowed
+from taskd.listeners.gate import Gate
+from taskd.listeners.message_rate import Throttle
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
-from taskd.listeners.websocket_closing import ClosingProtocol
+from taskd.listeners.websocket_closing import MAX_REASON, ClosingProtocol, close_code
 from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
+from taskd.net.websocket_compression import accepted, compressed_frame
 from taskd.protocol.replies import task_complete
 from taskd.protocol.session import Session
 from taskd.protocol.websocket_frames import PING_INTERVAL
@@ -30,6 +36,13 @@ SHORT_DATA = 512
 """Bytes that are read from a websocket without looking at the clock: a message or two, or some frames."""
 
 _log = Logger(namespace="taskd.gateway")
+
+SUBPROTOCOL = "taskd"
+"""The subprotocol of websockets, which a client may name: a browser demands that one of those that it names
+is accepted."""
+
+TOKEN = "taskd.token."  # noqa: S105
+"""The beginning of another one, which has a token: a page can send no headers."""
 
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
@@ -43,9 +56,18 @@ class WebSocketProtocol(ClosingProtocol):
 
     factory: WebSocketFactory
     _awaits_turn = False
+    _throttle: Throttle | None = None
+    _window_bits: int | None = None
+    """The window of messages that are compressed; None if none are."""
+    _caller: Caller | NotAllowed | None = None
+    """Whoever has shown a token with the handshake, or why that is refused."""
 
-    def onConnect(self, request: ConnectionRequest) -> None:
-        """Accept or deny the websocket, by its origin."""
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """Accept or deny the websocket, by its origin, and take a token that comes with it.
+
+        A browser learns nothing of the status of an answer, only of a close: so a websocket
+        whose token is refused is accepted and closed.
+        """
         factory = self.factory
         if factory.peers.is_stopping:
             raise ConnectionDeny(503, "shutting down")
@@ -58,11 +80,36 @@ class WebSocketProtocol(ClosingProtocol):
                 host=host,
             )
             raise ConnectionDeny(403, factory.origins.refusal(origin, host))
+        if factory.gate is not None:
+            self._take_token(factory.gate, request)
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
+
+    def _take_token(self, gate: Gate, request: ConnectionRequest) -> None:
+        header = request.headers.get("authorization")
+        texts = [each.removeprefix(TOKEN) for each in request.protocols if each.startswith(TOKEN)]
+        try:
+            if header is not None:
+                texts.append(bearer_token(header))
+            if len(texts) > 1:
+                raise NotAllowed("a handshake with more than one token", reason="malformed")
+            if texts:
+                self._caller = gate.verify(texts[0], party_key(self.transport))
+        except NotAllowed as error:
+            self._caller = error
 
     def onOpen(self) -> None:
         """Begin to serve the open websocket."""
         factory = self.factory
         self.transport.unregisterProducer()  # the HTTP channel, which has handed over the transport
+        caller, self._caller = self._caller, None
+        # Autobahn would keep the handshake, with the token in it.
+        self.http_headers, self.http_request_data, self.websocket_protocols = {}, b"", []
+        if self.websocket_extensions_in_use:
+            [compression] = self.websocket_extensions_in_use
+            self._window_bits = compression.server_max_window_bits
+        if isinstance(caller, NotAllowed):
+            self.sendCloseFrame(close_code(caller), caller.message.encode()[:MAX_REASON])
+            return
         self.client = Peer(
             self,
             factory.backend,
@@ -84,13 +131,21 @@ class WebSocketProtocol(ClosingProtocol):
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
+        if factory.message_rate is not None:
+            self._throttle = Throttle(factory.clock, self.client, factory.message_rate)
+        if factory.gate is None:
+            return
+        if caller is None:
+            factory.gate.await_token(self.client)
+        else:
+            factory.gate.let_in(self.client, caller, factory.backend.parties)
 
     # --- what comes in ---
 
     def texts_received(self, texts: list[bytes]) -> None:
         """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
-            self.client.receive(texts)
+            (self._throttle or self.client).receive(texts)
 
     def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
         """Count an incomplete message for the client."""
@@ -146,17 +201,18 @@ class WebSocketProtocol(ClosingProtocol):
             client, self.client = self.client, None
             client.connection_lost()
             self.factory.peers.discard(client)
+            if self.factory.gate is not None:
+                self.factory.gate.forget(client)
 
     # --- `taskd.listeners.wire.Wire` ---
 
     may_name_callers = False
     """A browser speaks for itself, wherever it is."""
 
-    cancels_by_number = False
-    """Anybody may be at the other end, and the number may be that of somebody else's task."""
-
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
+        if self._window_bits is not None:
+            return [compressed_frame(message, self._window_bits) for message in messages]
         return self.frames(messages)
 
     def pause_reading(self) -> None:
@@ -178,7 +234,9 @@ class WebSocketProtocol(ClosingProtocol):
 class WebSocketFactory(WebSocketServerFactory):
     """Makes a `WebSocketProtocol` for each websocket.
 
-    `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    `max_message` is in bytes, `max_in_flight` in messages of one websocket. With a `gate`, each needs
+    a token: with its handshake or as its first message. Of each, at most `message_rate` messages a
+    second are read. If the gateway `compresses`, clients may ask for messages that are compressed.
     """
 
     noisy = False
@@ -193,8 +251,13 @@ class WebSocketFactory(WebSocketServerFactory):
         origins: Origins,
         max_message: int,
         max_in_flight: int,
+        gate: Gate | None = None,
+        message_rate: float | None = None,
+        compresses: bool = False,
     ) -> None:
         super().__init__(reactor=reactor)
+        self.gate = gate
+        self.message_rate = message_rate
         self.clock: IReactorTime = reactor
         self.log = RatedLog(reactor, _log)
         self.backend = backend
@@ -217,9 +280,15 @@ class WebSocketFactory(WebSocketServerFactory):
             autoPingTimeout=PING_INTERVAL,
             # Close with a code that gives the reason, instead of dropping the connection.
             failByDrop=False,
+            # Off unless it is wanted: it costs memory and time, and shows attackers the length of secrets.
+            perMessageCompressionAccept=partial(accepted, limit) if compresses else _none,
         )
 
     def next_name(self) -> str:
         """Return a name for one more websocket, which no other one has."""
         self._last_name += 1
         return f"{self._token}-{self._last_name}"
+
+
+def _none(offers: object) -> None:
+    """Accept no compression."""

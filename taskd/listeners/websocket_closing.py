@@ -10,13 +10,14 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import Busy, InvalidRequest, ParseError, ShuttingDown, TooLarge
+from taskd.auth.caller import EXPIRED, REFUSED
+from taskd.errors import Busy, InvalidRequest, NotAllowed, ParseError, ShuttingDown, TooLarge
 from taskd.listeners.websocket_pings import PingedProtocol
 from taskd.model import Failure
 from taskd.net.time_limits import CLOSING_SECONDS
 from taskd.net.websocket_fastpath import TOO_BIG
 
-__all__ = ["REFUSED_GRACE", "ClosingProtocol"]
+__all__ = ["MAX_REASON", "REFUSED_GRACE", "ClosingProtocol", "close_code"]
 
 UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA = 1003, 1001, 1007  # RFC 6455, 7.4.1
 
@@ -37,6 +38,11 @@ REFUSED_GRACE = 30.0
 read: as many as at a stop, by default."""
 
 _GIVEN_UP = Failure.of(ShuttingDown("the websocket was closed before the task had ended"))
+
+
+def close_code(error: NotAllowed) -> int:
+    """Return the code with which a websocket is closed whose token is not accepted."""
+    return EXPIRED if error.data.get("reason") == "expired" else REFUSED
 
 
 class ClosingProtocol(PingedProtocol):
@@ -70,6 +76,13 @@ class ClosingProtocol(PingedProtocol):
     def refuse_unfinished(self, error: Busy) -> None:
         """Close, since there is no room for the message that is being received."""
         self.sendCloseFrame(TRY_AGAIN_LATER, error.message.encode()[:MAX_REASON])
+
+    ends_with_token = True
+    """A page learns by the close that it should bring another token."""
+
+    def refuse(self, error: NotAllowed) -> None:
+        """Close, since the caller's token is not accepted, or not any more."""
+        self.sendCloseFrame(close_code(error), error.message.encode()[:MAX_REASON])
 
     def close(self) -> None:
         """Close after what has been answered, since the gateway shuts down."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from taskd.errors import Busy
+from taskd.errors import Busy, NotAllowed
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.protocol.requests import Request
 from taskd.scheduler.budget import Account, Budget
@@ -67,10 +67,6 @@ class Wire(Protocol):
     def may_name_callers(self) -> bool:
         """Whether the other end may name the callers whose requests it passes on."""
 
-    @property
-    def cancels_by_number(self) -> bool:
-        """Whether the other end may cancel any task by its number; never if it is anybody."""
-
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
 
@@ -88,6 +84,13 @@ class Wire(Protocol):
 
     def probe(self) -> None:
         """Send something that means nothing, if the framing has such a thing and it can be sent now."""
+
+    @property
+    def ends_with_token(self) -> bool:
+        """Whether a token that is refused ends the connection: a page learns by the close what to do."""
+
+    def refuse(self, error: NotAllowed, /) -> None:
+        """Close after what is owed, since the caller's token is not accepted, or not any more."""
 
     def close(self) -> None:
         """Close in order, after everything that is owed."""
@@ -107,7 +110,7 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
-    may_name_callers = cancels_by_number = False
+    may_name_callers = ends_with_token = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -119,6 +122,9 @@ class _NoWire:
     resume_reading = finish = probe = close = abort = pause_reading
 
     def refuse_unfinished(self, error: Busy) -> None:
+        """Do nothing."""
+
+    def refuse(self, error: NotAllowed) -> None:
         """Do nothing."""
 
 

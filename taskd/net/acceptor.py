@@ -65,13 +65,14 @@ class AcceptedTransport(ITransport):
 class Door:
     """The connections of a process, through whichever port they come.
 
-    `limits` says how many there may be. Connections whose other end is in `own` are the process's own: their
-    number is bounded where they are made, and they are always let in. If there is no room at a port, its
-    `make_room` may close a connection that nobody uses, and returns whether it did.
+    `limits` says how many there may be, and `most_each` how many from one address. Connections whose
+    two ends are in `own` are the process's own: their number is bounded where they are made, and they
+    are always let in. If there is no room at a port, its `make_room` may close a connection that
+    nobody uses, and returns whether it did.
     """
 
-    def __init__(self, reactor: Reactor, limits: ConnectionLimits) -> None:
-        self.admission = Admission(limits.accepted)
+    def __init__(self, reactor: Reactor, limits: ConnectionLimits, most_each: int | None = None) -> None:
+        self.admission = Admission(limits.accepted, most_each)
         self.own: set[object] = set()
         self.lingering = Lingering(reactor, MAX_REFUSED)
         self._limits = limits
@@ -79,9 +80,14 @@ class Door:
         self._notices = Notices(reactor, self._report)
         self._troubles = Notices(reactor, self._report_trouble)
 
-    def enter(self, party: str, make_room: Callable[[], bool]) -> bool:
-        """Let in a connection of `party`; return whether there is room. `Admission.leave` gives it back."""
+    def enter(self, party: str, make_room: Callable[[], bool], *, is_address: bool = True) -> bool:
+        """Let in a connection of `party`; return whether there is room. `Admission.leave` gives it back.
+
+        A party that is no address, but a user of this machine, has no limit of its own.
+        """
         admission = self.admission
+        if is_address and admission.has_its_most(party):
+            return False
         if admission.enter(party):
             return True
         if admission.used < admission.most + MAX_OVER and make_room():
@@ -107,13 +113,16 @@ class Door:
         largest, held = self.admission.largest
         _log.warn(
             "too many connections: {refused} refused, {displaced} idle ones closed, lastly for {party}; "
-            "{used} are open of {most}, as ulimit -n {limit} permits, {held} of them from {largest}",
+            "{used} are open of {most}{why}, {held} of them from {largest}{each}",
             refused=self._refused,
             displaced=self._displaced,
             party=party,
             used=self.admission.used,
             most=self.admission.most,
-            limit=self._limits.limit,
+            why=self._limits.why,
+            each=""
+            if self.admission.most_each is None
+            else f" (--max-per-address {self.admission.most_each})",
             held=held,
             largest=largest,
         )
@@ -211,7 +220,8 @@ class Acceptor:
         except OSError:  # it is gone already
             sock.close()
             return
-        if not is_own and not door.enter(party, self._make_room):
+        is_address = self._family != socket.AF_UNIX
+        if not is_own and not door.enter(party, self._make_room, is_address=is_address):
             door.refuse(sock, party, self._refusal)
             return
         transport = None
@@ -251,7 +261,9 @@ class Acceptor:
             key, process = user_key(sock)
             is_own = process == os.getpid()
         else:
-            key, is_own = address_key(name[0]), name in self._door.own  # type: ignore[index]
+            key = address_key(name[0])  # type: ignore[index]
+            own = self._door.own
+            is_own = bool(own) and (name, sock.getsockname()) in own
         return f"{key} ({self._name})", is_own
 
     # --- without descriptors ---

@@ -10,21 +10,26 @@ quarters, two get three sevenths each, and however many there are, a newcomer fi
 
 
 class Admission:
-    """The connections of a process by party; at most `most` of them.
+    """The connections of a process by party; at most `most` of them, and `most_each` of one party.
 
     A party is whoever is at the other end: an address, or a user of this machine.
     How many one may have follows from how many are free (dynamic thresholds, as switches have
     them for the packets of their ports): while nobody else comes, it gets most of them.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_each: int | None = None) -> None:
         self.most = most
+        self.most_each = most_each
         self._held: dict[str, int] = {}
         self.used = 0
 
     def has_room(self, party: str) -> bool:
         """Return whether `party` may have one more connection."""
         return self._held.get(party, 0) < SHARE * (self.most - self.used)
+
+    def has_its_most(self, party: str) -> bool:
+        """Return whether `party` has as many connections as one may have, however many are free."""
+        return self.most_each is not None and self._held.get(party, 0) >= self.most_each
 
     def enter(self, party: str, *, over: bool = False) -> bool:
         """Take a connection for `party`; return whether there is one. With `over` there is always one."""

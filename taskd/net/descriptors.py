@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskd.net.lingering import MAX_LINGERING
 
@@ -56,13 +56,25 @@ class ConnectionLimits:
     """The connections that a process may have: `accepted` from clients, and `links` to task servers.
 
     `lingering` ones may be closed for everybody but the kernel. All are derived from `limit`, that of
-    open files.
+    open files, unless the number of accepted ones `is_chosen`.
     """
 
     accepted: int
     links: int
     lingering: int
     limit: int
+    is_chosen: bool = False
+
+    @property
+    def why(self) -> str:
+        """The reason for the number of accepted ones, for a log line."""
+        return " (--max-connections)" if self.is_chosen else f", as ulimit -n {self.limit} permits"
+
+    def at_most(self, accepted: int | None) -> ConnectionLimits:
+        """Return these limits with no more accepted connections than that; None changes nothing."""
+        if accepted is None or accepted >= self.accepted:
+            return self
+        return replace(self, accepted=accepted, is_chosen=True)
 
 
 def open_files() -> tuple[int, int]:

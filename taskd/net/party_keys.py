@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+from collections.abc import Set
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from taskd.net.buffered_socket import Handle
 from taskd.net.server_transport import ServerTransport
 
-__all__ = ["address_key", "is_trusted", "party_key", "user_key"]
+__all__ = ["address_key", "ends_of", "is_proven", "is_trusted", "party_key", "user_key"]
 
 UNKNOWN = "unknown"
 """The key of connections whose other end has no address, such as those of tests."""
@@ -70,6 +72,37 @@ def is_trusted(transport: Any) -> bool:
         return True
     certificate = getattr(transport, "getPeerCertificate", None)
     return certificate is not None and certificate() is not None
+
+
+def is_proven(transport: Any, own_ends: Set[object]) -> bool:
+    """Return whether it is proven that a connection may name callers, whatever address it comes from.
+
+    That is so for a client certificate, which TLS has verified; for the process's own user, or root, on a
+    unix socket; and for a connection of this process, both of whose ends are in `own_ends`.
+    """
+    certificate = getattr(transport, "getPeerCertificate", None)
+    if certificate is not None:
+        return certificate() is not None
+    sock = transport.getHandle() if isinstance(transport, ServerTransport) else None
+    if sock is None:
+        return False
+    if sock.family == socket.AF_UNIX:
+        return user_key(sock)[0] in (f"uid {os.geteuid()}", "uid 0")
+    try:
+        return bool(own_ends) and ends_of(sock, from_server=True) in own_ends
+    except OSError:  # it is gone
+        return False
+
+
+def ends_of(sock: Handle, *, from_server: bool = False) -> object:
+    """Return the addresses of a TCP connection's two ends, that of the client first; None on a unix socket.
+
+    Raises `OSError` if the connection is gone.
+    """
+    own, other = sock.getsockname(), sock.getpeername()
+    if not isinstance(own, tuple):
+        return None
+    return (other, own) if from_server else (own, other)
 
 
 def _host(transport: Any) -> str | None:

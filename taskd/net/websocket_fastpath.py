@@ -246,6 +246,9 @@ class TextServerProtocol(WebSocketServerProtocol):
         """End a message, and count the frames of the next one from zero."""
         self._frames = self._growing = 0
         self._is_within_message = False
+        if self._perMessageCompress is not None:
+            # Nothing of it is of use to the next message, but it takes 11 to 40 KiB.
+            self._perMessageCompress._decompressor = None
         self.message_grows(0, is_new=True)
         super().onMessageEnd()
 

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from taskd.net.reactor import Reactor
 from taskd.pool.output_lines import Deliver, OutputLines
+from taskd.pool.stack_dumps import StackDump
 
 __all__ = ["OutputReader"]
 
@@ -56,6 +57,12 @@ class OutputReader(FileDescriptor):
     def stack(self) -> list[str]:
         """The stack that a crash printed, innermost frame first; see `StackCatcher`."""
         return self._lines.stack
+
+    def dump(self, dump: StackDump) -> None:
+        """Give the stacks that the process was asked for to `dump`; one before it ends."""
+        if self._lines.dump is not None:
+            self._lines.dump.end()
+        self._lines.dump = dump
 
     def doRead(self) -> Exception | None:
         """Read some output; the reactor calls this when there is some."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from taskd.pool.crash_stacks import StackCatcher
+from taskd.pool.stack_dumps import StackDump
 from taskd.printable import printable
 from taskd.worker.logs import MARK, MAX_RECORD, NEWLINE
 
@@ -83,6 +84,8 @@ class OutputLines:
         self._rate = LineRate(seconds())
         self._severe_rate = LineRate(seconds())
         self._stacks = StackCatcher()
+        self.dump: StackDump | None = None
+        """The dump that the process was asked for: its lines are not delivered."""
 
     @property
     def has_left_out(self) -> bool:
@@ -139,6 +142,8 @@ class OutputLines:
                 return  # a progress bar that has removed itself
         for start in range(0, len(line), MAX_LOGGED_LINE) or (0,):
             text = printable(line[start : start + MAX_LOGGED_LINE].decode("utf-8", "backslashreplace"))
+            if self.dump is not None and self.dump.line(text):
+                continue
             self._stacks.line(text)
             self._log("info", text, 1)
 

@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from taskd.net.descriptors import FileNeeds
@@ -191,6 +191,15 @@ class Pool:
     def printed(self, number: int, task: int) -> str:
         """Return the tail of what a task of a worker has printed so far."""
         return self._workers[number].printed(task)
+
+    def stacks(self, number: int) -> Deferred[str | None]:
+        """Return what the threads of a worker do right now, as text; None if it does not print it in time."""
+        printed: Deferred[str | None] = Deferred()
+        worker = self._workers.get(number)
+        if worker is None:
+            return succeed(None)
+        worker.dump_stacks(printed.callback)
+        return printed
 
     # --- code ---
 

@@ -10,6 +10,7 @@ from twisted.logger import Logger, LogLevel
 
 from taskd.net.reactor import Reactor
 from taskd.pool.output import OutputReader
+from taskd.pool.stack_dumps import StackDump
 from taskd.pool.task_label import TaskLabel
 
 __all__ = ["MAX_TAIL", "OutputObserver", "WorkerOutput"]
@@ -55,6 +56,10 @@ class WorkerOutput:
         self._tail: deque[str] = deque()
         self._size = 0
         self._reader = OutputReader(reactor, descriptor, self._deliver, self._keep)
+
+    def dump(self, dump: StackDump) -> None:
+        """Give the stacks that the worker was asked for to `dump`."""
+        self._reader.dump(dump)
 
     @property
     def stack(self) -> list[str]:

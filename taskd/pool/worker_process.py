@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from enum import Enum
@@ -20,6 +21,7 @@ from taskd.net.backpressure import ReplySender
 from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
+from taskd.pool.stack_dumps import StackDump
 from taskd.pool.suspension import SUSPENDED_SECONDS, Suspension
 from taskd.pool.timer import Timer
 from taskd.pool.worker_output import OutputObserver, WorkerOutput
@@ -27,6 +29,7 @@ from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
     LOGGED_BYTES,
     POKE,
+    STACKS,
     Attempt,
     Done,
     Dropped,
@@ -241,6 +244,14 @@ class WorkerProcess:
     def signal(self, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal to the worker's process group."""
         self.generation.signal(self.number, signal_number, group=True)
+
+    def dump_stacks(self, done: Callable[[str | None], object]) -> None:
+        """Have the worker print what its threads do; see `StackDump`. Before its fork it prints nothing."""
+        if self._stage is WorkerStage.FORKING:
+            done(None)
+            return
+        self._output.dump(StackDump(self._clock, done))
+        self.generation.signal(self.number, STACKS, group=False)
 
     def retire(self) -> None:
         """Let the worker end after its tasks; kill it if that takes longer than `EXIT_TIMEOUT`."""

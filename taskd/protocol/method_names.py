@@ -12,5 +12,10 @@ SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
 GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
 ATTACH, DETACH = f"{RESERVED}attach", f"{RESERVED}detach"
 RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
+WHOAMI, RELOAD, DRAIN, STACKS = (
+    *(f"{RESERVED}whoami", f"{RESERVED}reload"),
+    *(f"{RESERVED}drain", f"{RESERVED}stacks"),
+)
+QUEUE, HISTORY, AUDIT = f"{RESERVED}queue", f"{RESERVED}history", f"{RESERVED}audit"
 PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 AUTH, WHOAMI = f"{RESERVED}auth", f"{RESERVED}whoami"

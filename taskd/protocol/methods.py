@@ -16,6 +16,7 @@ from taskd.functions.parameters import Parameters
 from taskd.functions.wire_names import RESERVED
 from taskd.model import Call, Failure, Outcome, Result
 from taskd.protocol.method_names import CANCEL, SUBMIT, SUBMIT_BATCH
+from taskd.protocol.operator_methods import OperatorMethods
 from taskd.protocol.stored_methods import NOT_GIVEN, Answer, StoredMethods
 
 __all__ = [
@@ -40,8 +41,8 @@ SUBMITS = frozenset({SUBMIT, SUBMIT_BATCH})
 """The methods whose arguments have those of functions, which are not decoded."""
 
 _NOT_BY_NUMBER = (
-    f"{CANCEL}: over a websocket a task cannot be named by its number, since it may be anybody's; name a "
-    "request of this websocket by its id, or cancel the task over a connection to its task server"
+    f"{CANCEL}: a task is named by its number only by operators, since it may be anybody's; name a request "
+    "of this connection by its id, or a stored task by its own, or use a token with the role operate"
 )
 
 _NAMED_ID_STARTS = b'"-0123456789'
@@ -49,7 +50,7 @@ _NAMED_ID_STARTS = b'"-0123456789'
 Asker = TypeVar("Asker", contravariant=True)
 
 
-class Methods(Protocol[Asker]):
+class Methods(OperatorMethods[Asker], Protocol[Asker]):
     """The table of the server's own methods: the function ``cancel`` is the method ``taskd.cancel``.
 
     `asker` is whoever the answer goes to. The parameters after it are the
@@ -60,6 +61,12 @@ class Methods(Protocol[Asker]):
 
     def ping(self, asker: Asker, /) -> Answer:
         """Answer ``"pong"``."""
+
+    def auth(self, asker: Asker, /, token: str) -> Answer:
+        """Let in whoever shows a token, and answer as `whoami` does."""
+
+    def whoami(self, asker: Asker, /) -> Answer:
+        """Answer with who is asking and what it may do: a `taskd.auth.whoami.Whoami`."""
 
     def functions(self, asker: Asker, /) -> Answer:
         """Answer with a `FunctionInfo` for each function that can be called, once the app is imported."""
@@ -76,7 +83,7 @@ class Methods(Protocol[Asker]):
     ) -> Answer:
         """Cancel a request of this connection by its `id`, or a task.
 
-        A stored task is named by its id, any other by its number (not over a websocket).
+        A stored task is named by its id, any other by its number (by operators alone).
 
         The answer comes when the task has ended: ``{"was": "waiting"}``,
         ``{"was": "running", "stopped_after": seconds, "killed": bool}`` or
@@ -96,7 +103,7 @@ def _methods_of(table: type) -> dict[str, Parameters]:
     }
 
 
-_OWN, _STORED = _methods_of(Methods), _methods_of(StoredMethods)
+_OWN, _STORED = _methods_of(Methods) | _methods_of(OperatorMethods), _methods_of(StoredMethods)
 _PARAMETERS = {**_OWN, **_STORED}
 
 
@@ -175,7 +182,7 @@ class CancelTarget:
                 f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float"
             )
         if isinstance(task, int) and not by_number:
-            raise NotAllowed(_NOT_BY_NUMBER)
+            raise NotAllowed(_NOT_BY_NUMBER, reason="role")
         return cls(request_id, task)
 
 

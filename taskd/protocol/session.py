@@ -99,6 +99,7 @@ class Session(Generic[Work]):
         "in_flight",
         "large",
         "max_outstanding",
+        "members",
         "owed",
         "refuses_rest",
     )
@@ -128,6 +129,8 @@ class Session(Generic[Work]):
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
         self._by_id: RequestIds[Work] | None = None
+        self.members = 0
+        """The members of batches so far, beyond one of each."""
         self.closing = False
         self.refuses_rest = False
         """Whether nothing that is still to be read is of use."""
@@ -314,6 +317,7 @@ class Session(Generic[Work]):
     def _not_one_request(self, parsed: Parsed | None, backlog: Backlog) -> None:
         """Refuse a message that cannot be read, or put the members of a batch ahead of what follows it."""
         if type(parsed) is Batch:
+            self.members += len(parsed.members) - 1
             replies = BatchReplies(len(parsed.members))
             backlog.extendleft(BatchMember(member, replies) for member in reversed(parsed.members))
         elif isinstance(parsed, Invalid):

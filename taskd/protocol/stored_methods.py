@@ -125,6 +125,7 @@ class StoredMethods(Protocol[Asker]):
 
         Those of a `batch`, of an `owner`, with a `key`, with a text in their `error`, or whose ids begin or
         end `like` that, if given; and of all these only the caller's own, unless it is an operator.
+        The batch "" stands for none.
         With `newest` the order is reversed, and the next page is what comes `before` an id.
         With `batches` the answer has batches instead, and only `after`, `limit`, `like` and `owner` count.
         """

@@ -1,8 +1,8 @@
 """Parties and lanes: whose tasks wait. The queue takes turns between parties, and in each between lanes.
 
-A party is whoever connections belong to: an IP address, or the user of a unix
-socket (`taskd.net.party_keys` finds out). A lane holds the waiting tasks of
-one connection, or of one websocket that a gateway has named in its calls.
+A party is whoever connections belong to: the owner of their tasks, if they have shown a token; else
+an IP address, or the user of a unix socket (`taskd.net.party_keys` finds out). A lane holds the
+waiting tasks of one connection, or of one websocket that a gateway has named in its calls.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
+
+from taskd.model import Grant
+from taskd.scheduler.quotas import Quota
 
 if TYPE_CHECKING:
     from taskd.scheduler.task import Task
@@ -113,6 +116,9 @@ class Rotation(Generic[Member, Value]):
         return next(iter(self.members))
 
 
+_OWNER = "owner "
+"""The beginning of the key of an owner's party: no address is like that."""
+
 REMEMBERED = 1000
 """Named lanes that are remembered though nothing waits in them: their callers mostly call again soon."""
 
@@ -127,17 +133,22 @@ class Party:
 
     `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000", "owner alice". `waiting`
     counts its tasks that may be started, `left` what is left of its present
-    turn, in short tasks. `owner` is whom its tasks belong to, "" if to nobody in particular.
+    turn, in short tasks. `quota` has the limits of an owner that has any.
     """
 
-    __slots__ = ("__weakref__", "key", "lanes", "left", "owner", "waiting")
+    __slots__ = ("__weakref__", "key", "lanes", "left", "quota", "waiting")
 
-    def __init__(self, key: str, owner: str = "") -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.owner = owner
+        self.quota: Quota | None = None
         self.waiting = 0
         self.left = TURN_TASKS
         self.lanes: Rotation[Lane, Line] = Rotation()
+
+    @property
+    def owner(self) -> str:
+        """Whom its tasks belong to, "" if to nobody in particular."""
+        return self.key.removeprefix(_OWNER) if self.key.startswith(_OWNER) else ""
 
 
 class Lane(msgspec.Struct, eq=False, weakref=True):
@@ -203,6 +214,35 @@ class Parties:
             known = self._parties[key] = Party(key)
         self._latest = known
         return known
+
+    def of_owner(self, grant: Grant) -> Party:
+        """Return the party of an owner, with its limits as they are by now."""
+        party = self.party(f"{_OWNER}{grant.owner}")
+        if party.quota is not None:
+            party.quota.grant = grant
+        elif grant.has_limits:
+            party.quota = Quota(grant)
+        return party
+
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner of stored tasks, which are those of this grant from now on."""
+        party = self.of_owner(grant)
+        if party.quota is None:
+            party.quota = Quota(grant)
+        self.stored_lane(grant.owner, None)  # which is remembered, and the party with it
+        return party.quota
+
+    def owned_lane(self, grant: Grant, caller: str | None) -> Lane:
+        """Return the lane of a connection of an owner, which a gateway has named as in `named_lane`."""
+        party = self.of_owner(grant)
+        return self.named_lane(f"{party.key} {(caller or '').rpartition(' ')[2]}")
+
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+        lane = self.named_lane(f"{_OWNER}{owner} store")
+        if running is not None and lane.party.quota is None:
+            lane.party.quota = Quota(Grant(owner, running=running))
+        return lane
 
     def named_lane(self, caller: str) -> Lane:
         """Return the lane of a caller that a gateway has named: party, a space, and connection."""

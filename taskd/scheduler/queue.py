@@ -11,9 +11,11 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
+from math import inf
 
 from taskd.scheduler.lane_order import LaneOrder
 from taskd.scheduler.parties import TURN_TASKS, Lane, Party
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 
@@ -51,7 +53,7 @@ class TaskQueue(LaneOrder):
         self.count = 0
         self.newcomers: deque[Task] = deque()
         self._count_aside = 0
-        self._aside: dict[Subscriber, list[Lane]] = {}
+        self._aside: dict[Subscriber | Quota, list[Lane]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -106,6 +108,8 @@ class TaskQueue(LaneOrder):
             check_task(task.state, WAITING)
         task.state = WAITING
         task.stats.waiting += 1
+        if task.quota is not None:
+            task.quota.enter(task)
         lane, priority = task.lane, task.priority
         line = lane.line
         if line and lane.priority == priority:  # as in most cases, if others wait
@@ -122,7 +126,11 @@ class TaskQueue(LaneOrder):
             else:
                 self.newcomers.append(task)
                 lane.newcomers += 1
-                if lane.newcomers > TURN_TASKS or priority != self.newcomers[0].priority:
+                if (
+                    lane.newcomers > TURN_TASKS
+                    or priority != self.newcomers[0].priority
+                    or task.quota is not None
+                ):
                     self.line_up()
 
     def _put(self, task: Task) -> None:
@@ -245,6 +253,8 @@ class TaskQueue(LaneOrder):
         lane.removed += 1
         self._removed += 1
         task.stats.waiting -= 1
+        if task.quota is not None:
+            task.quota.leave(task)
         if lane.aside is None:
             self.count -= 1
             lane.party.waiting -= 1
@@ -252,6 +262,8 @@ class TaskQueue(LaneOrder):
             self._count_aside -= 1
         if not lane.waiting:
             self._forget(lane)
+            if task.quota is not None:
+                self.resume_some(task.quota)
         elif self._removed > self.waiting + self.COMPACT_ABOVE:
             self._sweep()
 
@@ -271,8 +283,8 @@ class TaskQueue(LaneOrder):
 
         The other tasks go on waiting, and no lane is set aside any more.
         """
-        for subscriber in list(self._aside):
-            self.resume(subscriber)
+        for reason in list(self._aside):
+            self.resume(reason)
         dropped = [task for task in self if task.stats.name not in unless]
         for task in dropped:
             self.remove(task)
@@ -280,9 +292,13 @@ class TaskQueue(LaneOrder):
 
     # --- lanes that are set aside ---
 
-    def set_aside(self, task: Task) -> None:
-        """Set aside the lane of the task that `first` has returned until `resume`, whatever else it holds."""
+    def set_aside(self, task: Task, reason: Subscriber | Quota | None = None) -> None:
+        """Set aside the lane of the task that `first` has returned until `resume`, whatever else it holds.
+
+        The reason is by default the task's subscriber.
+        """
         self.line_up()
+        reason = reason or task.subscriber
         lane = task.lane
         waiting = lane.waiting
         lanes = lane.party.lanes
@@ -293,20 +309,40 @@ class TaskQueue(LaneOrder):
         lane.party.waiting -= waiting
         self.count -= waiting
         self._count_aside += waiting
-        self._aside.setdefault(task.subscriber, []).append(lane)
+        self._aside.setdefault(reason, []).append(lane)
+        if task.quota is not None and reason is not task.quota:
+            self.resume_some(task.quota)  # which may start what this lane does not
 
-    def resume(self, subscriber: Subscriber) -> None:
-        """Put back the lanes that were set aside because of `subscriber`, behind the others."""
+    def resume(self, reason: Subscriber | Quota) -> None:
+        """Put back the lanes that were set aside because of `reason`, behind the others."""
         self.line_up()
-        for lane in self._aside.pop(subscriber, ()):
-            waiting, aside = lane.waiting, lane.aside
-            assert aside is not None
-            lane.aside = None
-            for priority, line in aside.items():
-                self._enter(lane, priority, line)
-            lane.party.waiting += waiting
-            self.count += waiting
-            self._count_aside -= waiting
+        for lane in self._aside.pop(reason, ()):
+            self._put_back(lane)
+
+    def resume_some(self, quota: Quota) -> None:
+        """Put back as many lanes of an owner as it may start tasks: the most urgent first, then in turns."""
+        lanes = self._aside.get(quota)
+        if lanes is None or quota.is_full:
+            return
+        self.line_up()
+        room = inf if quota.grant.running is None else quota.grant.running - quota.running
+        while lanes and room > 0:
+            lane = min(lanes, key=_first_priority)
+            lanes.remove(lane)
+            room -= bool(lane.waiting)
+            self._put_back(lane)
+        if not lanes:
+            del self._aside[quota]
+
+    def _put_back(self, lane: Lane) -> None:
+        waiting, aside = lane.waiting, lane.aside
+        assert aside is not None
+        lane.aside = None
+        for priority, line in aside.items():
+            self._enter(lane, priority, line)
+        lane.party.waiting += waiting
+        self.count += waiting
+        self._count_aside -= waiting
 
     def drop_aside(self) -> list[Task]:
         """Take out, and return, the tasks of the lanes that are set aside, which will not be run."""
@@ -315,3 +351,8 @@ class TaskQueue(LaneOrder):
         for task in dropped:
             self.remove(task)
         return dropped
+
+
+def _first_priority(lane: Lane) -> int:
+    """Return the first priority of which a lane that is set aside has tasks; it may have none at all."""
+    return min(lane.aside or (PRIORITIES,))

@@ -64,9 +64,12 @@ class Scheduler:
         for the others. A party, or a lane of it, that holds less than its share
         gets in although others have filled the queue; so with k parties that
         wait, the queue may hold up to 1 + ln k times as many tasks, and each
-        party with n lanes up to 1 + ln n times its share.
+        party with n lanes up to 1 + ln n times its share. The limits of an owner come before
+        that. Raises `InvalidParams` if they permit no such task at all.
         """
         queue, max_queue = self.queue, self._max_queue
+        if task.quota is not None:
+            task.quota.check(task, max_queue)
         if (
             queue.count >= max_queue
             and queue.count >= max_queue + len(self.fleet.idle)
@@ -131,6 +134,10 @@ class Scheduler:
         room = 0  # for short tasks, in the batch of the worker that was given the last one
         while task is not None:
             if task.subscriber.is_full and not (task := self._needed(task)):
+                task = queue.first()
+                continue
+            if task.quota is not None and task.quota.is_full:
+                queue.set_aside(task, task.quota)
                 task = queue.first()
                 continue
             is_short = may_batch(task)
@@ -239,6 +246,7 @@ class Scheduler:
             raise ImpossibleMessage(f"tasks {task_numbers}, returned")
         for task in tasks:
             del worker.tasks[task.number]
+            self._left_worker(task)
         stopped = [task for task in tasks if task.state is GIVEN and task.stop is not None]
         for task in stopped:
             task.state = check_task(task.state, DONE)
@@ -263,6 +271,8 @@ class Scheduler:
         worker = self.fleet.remove(number, now)
         self.batching.discard(worker)
         begun_tasks, unbegun = worker.split(begun)
+        for task in (*begun_tasks, *unbegun):
+            self._left_worker(task)
         lost = [task for task in begun_tasks if task.state is GIVEN]
         for task in lost:
             task.state = check_task(task.state, DONE)
@@ -278,6 +288,7 @@ class Scheduler:
 
     def _ended(self, worker: WorkerView, task: Task, now: float) -> Task | None:
         worker.done += 1
+        self._left_worker(task)
         if worker.tasks:
             first = next(iter(worker.tasks.values()))
             worker.load -= task.stats.estimate + OVERHEAD
@@ -291,6 +302,12 @@ class Scheduler:
             return None
         task.state = DONE if task.state is GIVEN else check_task(task.state, DONE)
         return task
+
+    def _left_worker(self, task: Task) -> None:
+        """Let the owner of a task that no worker has any more start another one, if it has limits."""
+        if task.quota is not None:
+            task.quota.running -= 1
+            self.queue.resume_some(task.quota)
 
     def _requeue(self, task: Task) -> None:
         task.worker = 0
@@ -351,4 +368,6 @@ class Scheduler:
 
 
 def _wants_worker_of_its_own(task: Task) -> bool:
-    return not may_batch(task) and not task.subscriber.is_full
+    if may_batch(task) or task.subscriber.is_full:
+        return False
+    return task.quota is None or not task.quota.is_full

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from taskd.functions.stops import GRACE
-from taskd.scheduler.histograms import TASK_BOUNDS
+from taskd.scheduler.histograms import FINE_BOUNDS
 
 __all__ = ["SHORT_SECONDS", "FunctionStats"]
 
@@ -42,7 +42,8 @@ class FunctionStats:
     certain that is. `waiting` counts its tasks in the queue; `invalid` those whose
     arguments did not fit, and `expired` those that missed their deadline. `waited` is the sum of
     the times from the acceptance of a task to each of its starts; `short_waits` counts those below
-    `SHORT_SECONDS`, `long_waits` the others, in the ranges of `TASK_BOUNDS`.
+    `SHORT_SECONDS`, `long_waits` the others, in the ranges of `FINE_BOUNDS`. `peak` and
+    `peak_wait` are the longest run and wait since the last `take_peaks`; short waits do not count.
     """
 
     name: str
@@ -57,15 +58,18 @@ class FunctionStats:
     expired: int = 0
     invalid: int = 0
     seconds: float = 0.0
-    longest: float = 0.0
+    peak: float = 0.0
+    peak_wait: float = 0.0
     estimate: float = 0.0
     points: int = 0
     is_short: bool = False
     waiting: int = 0
     waited: float = 0.0
     short_waits: int = 0
-    long_waits: list[int] = field(default_factory=lambda: [0] * (len(TASK_BOUNDS) + 1))
-    _long_runs: list[int] = field(default_factory=lambda: [0] * (len(TASK_BOUNDS) + 1))
+    long_waits: list[int] = field(default_factory=lambda: [0] * (len(FINE_BOUNDS) + 1))
+    _longest: float = 0.0
+    _longest_wait: float = 0.0
+    _long_runs: list[int] = field(default_factory=lambda: [0] * (len(FINE_BOUNDS) + 1))
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
         """Count a run that has ended.
@@ -74,8 +78,8 @@ class FunctionStats:
         from that of its neighbours in a batch.
         """
         self.seconds += seconds
-        if seconds > self.longest:
-            self.longest = seconds
+        if seconds > self.peak:
+            self.peak = seconds
         if failed:
             self.failed += 1
         else:
@@ -95,16 +99,33 @@ class FunctionStats:
         self.estimate += (seconds - self.estimate) * WEIGHT
 
     def _count_long(self, seconds: float) -> None:
-        self._long_runs[bisect_left(TASK_BOUNDS, seconds)] += 1
+        self._long_runs[bisect_left(FINE_BOUNDS, seconds)] += 1
+
+    @property
+    def longest(self) -> float:
+        """The longest run, in seconds."""
+        return max(self.peak, self._longest)
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest wait, in seconds; one of `SHORT_SECONDS` stands for all that were shorter."""
+        return max(self.peak_wait, self._longest_wait, SHORT_SECONDS)
+
+    def take_peaks(self) -> tuple[float, float]:
+        """Return the longest wait and the longest run since the last call."""
+        peaks = (self.peak_wait, self.peak)
+        self._longest_wait, self._longest = max(self._longest_wait, self.peak_wait), self.longest
+        self.peak_wait = self.peak = 0.0
+        return peaks
 
     @property
     def waits(self) -> list[int]:
-        """The numbers of waits by their time, in the ranges of `TASK_BOUNDS`."""
+        """The numbers of waits by their time, in the ranges of `FINE_BOUNDS`."""
         return [self.short_waits + self.long_waits[0], *self.long_waits[1:]]
 
     @property
     def runs(self) -> list[int]:
-        """The numbers of runs by their time, in the ranges of `TASK_BOUNDS`.
+        """The numbers of runs by their time, in the ranges of `FINE_BOUNDS`.
 
         Short runs, of which there may be many thousands a second, are not counted one by one.
         """

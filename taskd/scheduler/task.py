@@ -9,6 +9,7 @@ import msgspec
 from taskd.model import Call, Outcome, Progress
 from taskd.scheduler.budget import Account
 from taskd.scheduler.parties import Lane, Party
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.states import DONE, NEW, TaskState
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stops import Stop
@@ -104,7 +105,7 @@ class Task(msgspec.Struct, eq=False):
     for no deadline) and `started` (when its function began, as far as the
     scheduler knows). `limit` is in seconds of run time, None for none.
     `attempts` counts how often the task was given to a worker, `losses` how
-    often a worker ended before it had begun the task.
+    often a worker ended before it had begun the task. `quota` has the limits of its owner, if any.
 
     Tasks are created and dropped within microseconds, in great numbers: hence a
     struct, with its first subscriber outside the list.
@@ -120,6 +121,7 @@ class Task(msgspec.Struct, eq=False):
     lane: Lane
     limit: float | None = None
     deadline: float | None = None
+    quota: Quota | None = None
     started: float = 0.0
     state: TaskState = NEW
     worker: int = 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from taskd.scheduler.states import IDLE
 from taskd.scheduler.stats import FunctionStats
-from taskd.scheduler.workers import WorkerView
+
+if TYPE_CHECKING:
+    from taskd.scheduler.workers import WorkerView
 
 __all__ = ["MAX_RETRY_AFTER", "MIN_RETRY_AFTER", "RETRY_AFTER", "retry_after"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.histograms import TASK_BOUNDS
+from taskd.scheduler.histograms import FINE_BOUNDS
 from taskd.scheduler.states import (
     BUSY,
     GIVEN,
@@ -89,8 +89,12 @@ class WorkerView:
         if waited < SHORT_SECONDS:
             stats.short_waits += 1
         else:
-            stats.long_waits[bisect_left(TASK_BOUNDS, waited)] += 1
+            stats.long_waits[bisect_left(FINE_BOUNDS, waited)] += 1
+            if waited > stats.peak_wait:
+                stats.peak_wait = waited
         self.load += stats.estimate + OVERHEAD
+        if task.quota is not None:
+            task.quota.started(task, now)
 
     def get(self, task_number: int) -> Task:
         """Return a task of the worker. Raises `ImpossibleMessage` if the worker does not have it."""

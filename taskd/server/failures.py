@@ -6,14 +6,24 @@ import uuid
 from typing import Any
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import Busy, Cancelled, InternalError, TimedOut, WorkerLost
+from taskd.errors import Busy, Cancelled, InternalError, TaskdError, TimedOut, WorkerLost
 from taskd.model import Failure
 from taskd.pool.exits import WorkerExit, signal_name
 from taskd.scheduler.budget import Budget
 from taskd.scheduler.task import Task
+from taskd.store.base import StoreError
 
-__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "no_memory", "stopped", "worker_lost"]
+__all__ = [
+    "cancelled_waiting",
+    "deadline_over",
+    "internal_error",
+    "no_memory",
+    "refused",
+    "stopped",
+    "worker_lost",
+]
 
 _log = Logger(namespace="taskd.server")
 
@@ -29,6 +39,16 @@ def no_memory(budget: Budget) -> Busy:
         f"the server holds {budget.held} bytes for its clients, and --max-buffered is {budget.limit}",
         retry_after=MEMORY_RETRY_AFTER,
     )
+
+
+def refused(error: BaseException | None) -> Failure:
+    """Return the failure that reports an error, of the store or of the caller; any other one is logged."""
+    if isinstance(error, TaskdError):
+        return Failure.of(error)
+    if isinstance(error, StoreError):
+        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
+    _log.failure("a bug in taskd", TwistedFailure(error))
+    return Failure.of(InternalError("a bug in taskd; see the server's log"))
 
 
 def deadline_over(task: Task) -> Failure:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.whoami import Whoami
 from taskd.errors import NotAllowed
 from taskd.functions.registry import FunctionInfo
 from taskd.model import ANONYMOUS, Grant, Options, Outcome, Result
@@ -28,10 +29,6 @@ class Requester(Subscriber, Protocol):
     """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
 
     @property
-    def cancels_by_number(self) -> bool:
-        """Whether it may cancel any task by its number."""
-
-    @property
     def grant(self) -> Grant:
         """The rights of the connection, by its token or, where none are asked for, by where it comes from."""
 
@@ -41,6 +38,10 @@ class Requester(Subscriber, Protocol):
     @property
     def is_congested(self) -> bool:
         """Whether the connection is slow to read, so that no events should be pushed to it now."""
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the connection is there, and may still get events: not if its token is not accepted."""
 
     def notify(self, line: bytes, /) -> None:
         """Send a notification, without its LF. `flush` follows."""
@@ -62,6 +63,8 @@ class Asker:
 
     requester: Requester
     request: Request[Work]
+    on_answer: Callable[[Outcome], object] | None = None
+    """Called with the answer, before that goes out."""
 
     @property
     def wants_answer(self) -> bool:
@@ -75,6 +78,8 @@ class Asker:
 
     def answer(self, outcome: Outcome) -> None:
         """Answer the request, after its handler has returned None."""
+        if self.on_answer is not None:
+            self.on_answer(outcome)
         self.requester.task_ended(self.request, outcome)
         self.requester.flush()
 
@@ -107,7 +112,10 @@ class _CancelWatch(Nobody):
 
     def task_ended(self, key: Asker, outcome: Outcome) -> None:  # type: ignore[override]
         """Answer with how the task ended."""
-        key.requester.task_ended(key.request, how_cancelled(outcome))
+        answer = how_cancelled(outcome)
+        if key.on_answer is not None:
+            key.on_answer(answer)
+        key.requester.task_ended(key.request, answer)
         self._answered[key.requester] = None
 
     def flush(self) -> None:
@@ -201,6 +209,14 @@ class ServerMethods:
         """Answer ``"pong"``."""
         return _PONG
 
+    def auth(self, asker: Asker, /, token: str) -> Outcome:  # no tokens are asked for here
+        """Answer as `whoami` does: where tokens are asked for, the gate has answered."""
+        return self.whoami(asker)
+
+    def whoami(self, asker: Asker, /) -> Outcome:
+        """Answer with what whoever shows no token may do."""
+        return _result(Whoami.without_token(asker.grant))
+
     def functions(self, asker: Asker, /) -> Outcome | None:
         """Answer with the functions, now or once the app is imported."""
         if not asker.wants_answer:
@@ -234,7 +250,7 @@ class ServerMethods:
         task: int | str | None = None,
     ) -> Outcome | None:
         """Cancel a request of the asker's connection, or, if the asker may do that, any task."""
-        target = CancelTarget.named(id, task, by_number=asker.requester.cancels_by_number)
+        target = CancelTarget.named(id, task, by_number=asker.grant.has("operate"))
         if target.request_id is not None:
             asker.requester.cancel_request(asker.request, target.request_id)
             return None

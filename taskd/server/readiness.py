@@ -11,7 +11,7 @@ from taskd.scheduler import Scheduler
 from taskd.scheduler.budget import Budget
 from taskd.scheduler.states import BUSY, IDLE
 
-__all__ = ["DRAINING", "Reason", "Unready", "unready"]
+__all__ = ["DRAINED", "DRAINING", "Reason", "Unready", "unready"]
 
 Reason: TypeAlias = Literal[
     "starting", "draining", "queue_full", "memory_full", "no_worker", "no_task_server", "store_down"
@@ -27,6 +27,10 @@ class Unready(msgspec.Struct, frozen=True):
 
 
 DRAINING = Unready("draining", "the server is about to stop")
+
+DRAINED = Unready(
+    "draining", "the server is drained: it takes no new tasks until that is undone (taskd drain --undo)"
+)
 
 
 def unready(scheduler: Scheduler, pool: Pool, budget: Budget, fault: str | None) -> Unready | None:

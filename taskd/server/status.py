@@ -16,6 +16,7 @@ from taskd.pool.generations import CodeStatus
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.budget import Budget
+from taskd.scheduler.histograms import quantile
 from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
@@ -50,7 +51,7 @@ SHOWN_PARTIES = 10
 class WorkerStatus(msgspec.Struct, frozen=True):
     """The status of one worker: its process, its state, for how many `seconds`, and its task.
 
-    `function` and `task` are None if it has no task. `tasks` counts those that
+    `function`, `task` and its `owner` are None if it has no task. `tasks` counts those that
     it has been given and that have not ended; `stopping` is the reason why the
     running one is being stopped, None if it is not. `done` counts ended tasks.
     `memory_kib` is the resident memory; `generation` the number of the app's import.
@@ -62,6 +63,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     seconds: float
     function: str | None
     task: int | None
+    owner: str | None
     tasks: int
     stopping: str | None
     done: int
@@ -73,7 +75,7 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     """The statistics of one function; times are in seconds.
 
     `short` says that the function is known to be short, so that several of its
-    tasks may be given to a worker at once.
+    tasks may be given to a worker at once. The percentiles are estimates from counts by ranges.
     """
 
     name: str
@@ -86,6 +88,10 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     longest: float
     short: bool
     timeout: float | None
+    wait_p50: float | None
+    wait_p95: float | None
+    run_p50: float | None
+    run_p95: float | None
 
 
 class PartyBytes(msgspec.Struct, frozen=True):
@@ -191,6 +197,7 @@ def worker_status(worker: WorkerView, pool: Pool, now: float) -> WorkerStatus:
         seconds=round(now - worker.since, 3),
         function=running.stats.name if running is not None else None,
         task=running.number if running is not None else None,
+        owner=running.lane.party.owner if running is not None else None,
         tasks=len(worker.tasks),
         stopping=running.stop.reason if running is not None and running.stop is not None else None,
         done=worker.done,
@@ -201,6 +208,7 @@ def worker_status(worker: WorkerView, pool: Pool, now: float) -> WorkerStatus:
 
 def function_status(stats: FunctionStats) -> FunctionStatus:
     """Return the statistics of one function, as `taskd.status` shows them."""
+    waits, runs = stats.waits, stats.runs
     return FunctionStatus(
         name=stats.name,
         done=stats.done,
@@ -212,7 +220,15 @@ def function_status(stats: FunctionStats) -> FunctionStatus:
         longest=round(stats.longest, 6),
         short=stats.is_short,
         timeout=stats.timeout,
+        wait_p50=_rounded(quantile(waits, 0.5, stats.longest_wait)),
+        wait_p95=_rounded(quantile(waits, 0.95, stats.longest_wait)),
+        run_p50=_rounded(quantile(runs, 0.5, stats.longest)),
+        run_p95=_rounded(quantile(runs, 0.95, stats.longest)),
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
 
 
 def _has_run(stats: FunctionStats) -> bool:

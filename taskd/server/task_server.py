@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,29 +11,34 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.auth.policy import check_role
+from taskd.auth.policy import check_role, check_urgent
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
-from taskd.model import NO_OPTIONS, Call, Failure, Grant
+from taskd.model import NO_OPTIONS, PRIORITY, Call, Failure, Grant
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
+from taskd.protocol.method_names import SUBMIT, SUBMIT_BATCH
 from taskd.protocol.methods import dispatch
 from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Lane, Parties
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.states import GIVEN, WAITING
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.figures import ServerFigures, workers_of
-from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work, granted
+from taskd.server.fixed_arguments import fix_arguments
+from taskd.server.methods import Asker, Requester, StoredCalls, Work, granted
+from taskd.server.operating import AllMethods
+from taskd.server.operation import Operation
 from taskd.server.position import Position, position_of
-from taskd.server.readiness import DRAINING, Unready, unready
+from taskd.server.readiness import DRAINED, DRAINING, Unready, unready
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -77,13 +82,13 @@ class TaskServer:
         self._last_task = 0
         self.counters = Counters()
         self._is_draining = False
+        self._is_closed = False  # to new tasks: it is drained, or stops
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
         self.budget = Budget(config.max_buffered, config.pool.config.max_result)
         watch_budget(self._clock, self.budget)
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
-        self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
         self._dispatcher = Dispatcher(
@@ -95,6 +100,8 @@ class TaskServer:
         """The tasks that are stored; set by whoever has a store."""
         self._durable: set[str] = set()
         self._in_flight = self._dispatcher.completion.in_flight
+        self.operation = Operation(self._clock, self._dispatcher, self.reload, self._drained)
+        self._methods = AllMethods(self, self.operation, self._clock)
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -112,6 +119,10 @@ class TaskServer:
     def functions(self) -> list[FunctionInfo]:
         """The functions that can be called; empty before the app is imported."""
         return list(self._functions.values())
+
+    def known_functions(self) -> Mapping[str, FunctionInfo]:
+        """Return the functions that can be called, by name; none before the app is imported."""
+        return self._functions
 
     def find(self, number: int) -> Task | None:
         """Return the task with this number, None if it has ended or never existed."""
@@ -163,6 +174,8 @@ class TaskServer:
         """Return why the server would not take a task now; None if it would."""
         if self._is_draining or self._dispatcher.is_stopping:
             return DRAINING
+        if self.operation.is_drained:
+            return DRAINED
         fault = None if self.stored is None else self.stored.status.fault
         return unready(self._scheduler, self._dispatcher.pool, self.budget, fault)
 
@@ -206,7 +219,7 @@ class TaskServer:
 
     def _accept(self, request: Request[Work], requester: Requester, now: float) -> None:
         stats = self._stats.get(request.function)
-        if stats is None or self._dispatcher.is_stopping:
+        if stats is None or self._is_closed:
             stats = self._begin_otherwise(request, requester)
             if stats is None:
                 return
@@ -217,6 +230,8 @@ class TaskServer:
         options = request.options
         lane, limit, deadline = requester.lane, stats.limit, None
         if options is not NO_OPTIONS:
+            if options.caller is not None or options.grant is not None or options.owner is not None:
+                lane = self._lane_of(request, requester)
             if options.track:
                 self._track(request, requester)
                 return
@@ -224,8 +239,6 @@ class TaskServer:
                 limit = _limit(request, stats)
             if options.deadline is not None:
                 deadline = now + options.deadline
-            if options.caller is not None and requester.may_name_callers:
-                lane = self.parties.named_lane(options.caller)
         task = Task(
             self._last_task,
             request,
@@ -237,6 +250,7 @@ class TaskServer:
             lane,
             limit,
             deadline,
+            lane.party.quota,
         )
         try:
             self._scheduler.submit(task)
@@ -251,17 +265,52 @@ class TaskServer:
 
         Raises `TaskdError` to refuse it.
         """
+        self._hold_to_grant(request, requester)
         if request.function.startswith(RESERVED):
-            asker = Asker(requester, request)
-            check_role(asker.grant, request.function)
+            grant = granted(requester, request.options)
+            check_role(grant, request.function)
+            asker = Asker(requester, request, self.operation.audit.noting(grant, request))
+            if self.operation.is_drained and request.function in (SUBMIT, SUBMIT_BATCH):
+                raise _no_new_tasks()
             answer = dispatch(self._methods, self.stored, asker, request)
             if answer is not None:
+                if asker.on_answer is not None:
+                    asker.on_answer(answer)
                 requester.task_ended(request, answer)
             return None
+        if self.operation.is_drained:
+            raise _no_new_tasks()
         if self.stored is not None and request.function in self._durable:
             self.stored.call(request, requester, granted(requester, request.options))
             return None
         return self._unknown(request)
+
+    def _lane_of(self, request: Request[Work], requester: Requester) -> Lane:
+        """Return where a call waits that is of another caller, or for another owner, if that is allowed."""
+        self._hold_to_grant(request, requester)
+        grant, caller = request.options.grant, request.options.caller
+        if not requester.may_name_callers:
+            return requester.lane
+        if grant is not None and grant.owner:
+            return self.parties.owned_lane(grant, caller)
+        return requester.lane if caller is None else self.parties.named_lane(caller)
+
+    def _hold_to_grant(self, request: Request[Work], requester: Requester) -> None:
+        """Hold a call to what its caller may do, as a gateway says. Raises `NotAllowed` or `Busy`."""
+        options = request.options
+        if options is NO_OPTIONS:
+            return
+        grant = granted(requester, options)
+        if options.owner is not None and options.owner != grant.owner and not grant.has("operate"):
+            raise NotAllowed("options.owner: only operators speak for others", reason="role")
+        if options.grant is not grant:
+            return
+        if not request.function.startswith(RESERVED) and not grant.has("submit"):
+            raise NotAllowed("a call needs a token with the role submit", reason="role")
+        if self._config.scheduler.shared_priorities and options.priority < PRIORITY:
+            check_urgent(grant)
+        if grant.args:
+            fix_arguments(request, grant.args, self.known_functions)
 
     def _track(self, request: Request[Work], requester: Requester) -> None:
         """Store the task of a call with the option `track`, and answer with its id."""
@@ -280,6 +329,14 @@ class TaskServer:
         self._scheduler.functions[call.function] = stats
         return stats
 
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner, which are those of this grant from now on."""
+        return self.parties.limit(grant)
+
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+        return self.parties.stored_lane(owner, running)
+
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task of the store, however many wait. Raises `MethodNotFound`."""
         stats = self._scheduler.functions.get(call.function)
@@ -287,11 +344,12 @@ class TaskServer:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_task += 1
         now, priority = self._clock.seconds(), call.options.priority
-        limit, deadline = _limit(call, stats), call.options.deadline
+        limit, deadline, quota = _limit(call, stats), call.options.deadline, lane.party.quota
         ends = None if deadline is None else now + deadline
-        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends)
+        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends, quota)
         self._scheduler.enqueue(task)
         self._in_flight[task.number] = task
+        self.operation.queued(call.function, 1)
         self._dispatcher.submitted(now)
         return task
 
@@ -301,6 +359,7 @@ class TaskServer:
             return False
         self._scheduler.queue.remove(task)
         del self._in_flight[task.number]
+        self.operation.queued(task.stats.name, -1)
         return True
 
     def position(self, task: Task) -> Position | None:
@@ -381,12 +440,16 @@ class TaskServer:
 
     # --- the stop ---
 
+    def _drained(self) -> None:
+        self._is_closed = self.operation.is_drained or self._dispatcher.is_stopping
+
     def announce_stop(self) -> None:
         """Be unready from now on, so that health checks send nobody here; everything is served as before."""
         self._is_draining = True
 
     def stop_accepting(self) -> None:
         """Refuse new calls; the server's own methods are still answered."""
+        self._is_closed = True
         self._dispatcher.stop_accepting()
 
     def drain(self) -> Deferred[None]:
@@ -399,6 +462,7 @@ class TaskServer:
 
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""
+        self._is_closed = True
         self._dispatcher.abort()
 
     def kill(self) -> None:
@@ -409,6 +473,12 @@ class TaskServer:
         """End every process; fires when none is left. `abort` hastens it."""
         self.unanswered.close()
         return self._dispatcher.close()
+
+
+def _no_new_tasks() -> ShuttingDown:
+    return ShuttingDown(
+        "the server is drained, and takes no new tasks until that is undone (taskd drain --undo)"
+    )
 
 
 def _limit(call: Call, stats: FunctionStats) -> float | None:

@@ -61,6 +61,11 @@ def _conflicts(
         )
     if values["reload"] and not listens:
         yield "--reload and --listen none: a gateway alone has no app to reload", ("reload", "listen")
+    if values["jwt-audience"] and not values["jwt-key"]:
+        yield (
+            "--jwt-audience without --jwt-key: an audience is named by signed tokens, and no key is given",
+            ("jwt-audience", "jwt-key"),
+        )
     least = least_limit(values["max-message"])
     if values["max-buffered"] < least:
         yield (

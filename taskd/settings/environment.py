@@ -15,7 +15,7 @@ PREFIX = "TASKD_"
 CONFIG_VARIABLE = "TASKD_CONFIG"
 """The variable that names the configuration file."""
 
-_OTHERS = frozenset({CONFIG_VARIABLE, "TASKD_SERVER", "TASKD_MAIL_URL"})
+_OTHERS = frozenset({CONFIG_VARIABLE, "TASKD_SERVER", "TASKD_TOKEN", "TASKD_MAIL_URL"})
 """Variables of the clients, of the app for mails, and the one that is read elsewhere."""
 
 _OF_SERVICES = re.compile(

@@ -14,6 +14,7 @@ __all__ = [
     "APP",
     "ENDPOINT",
     "ERROR_DETAILS",
+    "FILE",
     "FLAG",
     "HOSTNAME",
     "LINK",
@@ -202,6 +203,7 @@ def _explained(check: Callable[[str], object], text: str) -> str:
 TEXT = Kind("TEXT", str)
 APP = Kind("MODULE|FILE", str)
 ENDPOINT = Kind("ENDPOINT", str)
+FILE = Kind("FILE", str)
 FLAG = Kind("", _flag)
 HOSTNAME = Kind("NAME", _hostname)
 LINK = Kind("per-message|pooled|local", _link)

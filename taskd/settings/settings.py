@@ -18,7 +18,19 @@ __all__ = ["CONFIG", "Settings", "on_command_line", "settle", "settle_gateway"]
 CONFIG = "config"
 """The option that names the configuration file, on the command line alone."""
 
-GATEWAY = ("task-server", "link", "allow-origin", "hostname", "max-message", "max-buffered")
+GATEWAY = (
+    "task-server",
+    "link",
+    "allow-origin",
+    "hostname",
+    "max-message",
+    "max-buffered",
+    "message-rate",
+    "compression",
+    "tokens",
+    "jwt-key",
+    "jwt-audience",
+)
 """The options that concern a gateway that somebody else's server serves, as `twistd web` does."""
 
 DEFAULT_LISTEN = "tcp:12345:interface=127.0.0.1"

@@ -20,6 +20,7 @@ from taskd.settings.kinds import (
     APP,
     ENDPOINT,
     ERROR_DETAILS,
+    FILE,
     FLAG,
     HOSTNAME,
     LINK,
@@ -128,6 +129,29 @@ SETTINGS = (
         repeatable=True,
     ),
     Setting(
+        "tokens",
+        FILE,
+        "File of tokens (taskd token new): callers must then show one. Read again at SIGHUP.",
+    ),
+    Setting(
+        "jwt-key",
+        FILE,
+        "File with a secret, a public key (PEM) or a JWKS, which signs tokens; repeatable.",
+        repeatable=True,
+    ),
+    Setting("jwt-audience", TEXT, "The audience (aud) that signed tokens must name."),
+    Setting(
+        "insecure-public",
+        FLAG,
+        "Listen for other machines without tokens and client certificates: anybody there is let in.",
+        False,
+    ),
+    Setting(
+        "secret-key",
+        FILE,
+        "File with the keys, one a line, that seal stored secrets: the first seals, each opens.",
+    ),
+    Setting(
         "workers",
         WORKERS,
         "Worker processes: a number, or MIN:MAX to run as many as are needed. Default: ten for each CPU.",
@@ -199,6 +223,27 @@ SETTINGS = (
         at_least(1, int, "BYTES"),
         "Bytes of replies that a client may leave unread.",
         MAX_UNSENT,
+    ),
+    Setting(
+        "max-connections",
+        at_least(1, int, "NUMBER"),
+        "Connections that may be open at once, in all. Default: as many as ulimit -n permits.",
+    ),
+    Setting(
+        "max-per-address",
+        at_least(1, int, "NUMBER"),
+        "Connections from one address, or /64 network, to one port; not behind a proxy, which has one.",
+    ),
+    Setting(
+        "message-rate",
+        at_least(0.1, float, "NUMBER"),
+        "Messages a second that are read from one connection; what comes faster waits.",
+    ),
+    Setting(
+        "compression",
+        FLAG,
+        "Compress long messages on websockets whose clients want it, at some cost of time.",
+        False,
     ),
     Setting(
         "error-details",

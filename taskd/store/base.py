@@ -7,8 +7,24 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
-from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
+from taskd.store.history import HistoryStore
+from taskd.store.queued import Queued
+from taskd.store.records import (
+    Accepted,
+    Allowance,
+    Event,
+    Full,
+    LastTick,
+    New,
+    Record,
+    Settle,
+    Shift,
+    Start,
+    State,
+    Tick,
+)
 
 __all__ = [
     "CLAIM_BYTES",
@@ -54,7 +70,8 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`.
+Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
 class Changes(msgspec.Struct):
@@ -62,6 +79,7 @@ class Changes(msgspec.Struct):
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.
+    `allowances` are those of new tasks, by their ids: with less room than these need, they are not accepted.
     `ticks` come after the submits. A `shift` comes before everything else: it moves
     the times of unfinished tasks that are not fixed, and the last ticks of the
     schedules that it names. With `is_trial` something is written in any case, so
@@ -79,6 +97,7 @@ class Changes(msgspec.Struct):
     ticks: Sequence[Tick] = ()
     shift: Shift | None = None
     is_trial: bool = False
+    allowances: Mapping[str, Allowance] = {}
 
 
 class Own(msgspec.Struct):
@@ -103,7 +122,7 @@ class Written(msgspec.Struct):
     `ticked` has the task of each tick, None for one that was there already, or has none.
     """
 
-    accepted: list[Accepted]
+    accepted: list[Accepted | Full]
     own: Own
     cancelled: list[State | None]
     put_back: list[State | None]
@@ -122,6 +141,8 @@ class Overdue(msgspec.Struct, frozen=True):
 
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends.
+
+    The `batch` "" stands for none.
 
     `error` is JSON text that the outcome of a task has which did not succeed. With `is_brief` they have
     neither arguments nor results, which may be large. With `newest`, the newest come first.
@@ -151,6 +172,14 @@ class Store(Protocol):
     @property
     def batches(self) -> BatchStore:
         """The batches that it keeps."""
+
+    @property
+    def history(self) -> HistoryStore:
+        """The history: the work done in each minute and hour."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """The audit log."""
 
     @property
     def room(self) -> float:
@@ -204,11 +233,17 @@ class Store(Protocol):
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule, by its name."""
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Count the unfinished tasks by function and owner: the `limit` largest numbers, the rest as one."""
 
     def close(self) -> None:
         """Close the store. Idempotent."""

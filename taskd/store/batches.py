@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from taskd.store.records import Event, New, State
+from taskd.store.records import Allowance, Event, Full, New, State
 
 __all__ = [
     "FAILED",
@@ -41,6 +41,11 @@ class Rows(msgspec.Struct, frozen=True):
     args: list[bytes]
     limit_keys: list[str | None] | None = None
 
+    @property
+    def size(self) -> int:
+        """The bytes of the arguments."""
+        return sum(map(len, self.args))
+
     def tasks(self, task: New) -> Iterator[New]:
         """Yield the tasks, which but for this part are like `task`."""
         for place, (name, args) in enumerate(zip(self.ids, self.args, strict=True)):
@@ -69,6 +74,11 @@ class NewBatch(msgspec.Struct, frozen=True):
     def total(self) -> int:
         """The number of its tasks."""
         return sum(len(part.ids) for part in self.parts)
+
+    @property
+    def size(self) -> int:
+        """The bytes of their arguments."""
+        return sum(part.size for part in self.parts)
 
 
 class BatchRecord(msgspec.Struct, frozen=True):
@@ -132,8 +142,11 @@ class CancelledRows(msgspec.Struct, frozen=True):
 class BatchStore(Protocol):
     """The part of a store that keeps batches. The rules are those of `taskd.store.base.Store`."""
 
-    def add(self, new: NewBatch, now: float) -> BatchRecord:
-        """Accept a batch; return it, or the one that has its token. None of its tasks is stored yet."""
+    def add(self, new: NewBatch, now: float, allowance: Allowance | None = None) -> BatchRecord | Full:
+        """Accept a batch; return it, or the one that has its token. None of its tasks is stored yet.
+
+        All of them wait, however; `allowance` is as for a single new task.
+        """
 
     def unpack(self, batch: str, now: float) -> BatchRecord | None:
         """Store the next part of a batch's tasks; return it, None if there is no such batch."""

@@ -9,14 +9,20 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Own, Want, Written
+from taskd.store.memory_audit import MemoryAudit
 from taskd.store.memory_batches import MemoryBatches, is_like
+from taskd.store.memory_history import MemoryHistory
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
+from taskd.store.memory_owners import MemoryOwners
+from taskd.store.queued import Queued, largest
 from taskd.store.records import (
     CANCELLABLE,
     UNFINISHED,
     Accepted,
+    Allowance,
     Event,
+    Full,
     LastTick,
     New,
     Record,
@@ -42,14 +48,17 @@ class MemoryStore:
         self._limits = limits or MemoryLimits()
         self._records: dict[str, Record] = {}
         self._index = MemoryIndex(self._records)
+        self._owners = MemoryOwners()
         self._events: dict[str, list[Event]] = {}
         self._event_bytes = 0
         self._tokens: dict[tuple[str, str], str] = {}
         self._claimed: set[str] = set()
         self._ticks: dict[str, LastTick] = {}
         self._logged: list[Event] = []
-        self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
+        self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed, self._owners)
         self._paused: set[str] = set()
+        self.history = MemoryHistory()
+        self.audit = MemoryAudit()
 
     @property
     def room(self) -> float:
@@ -65,7 +74,7 @@ class MemoryStore:
         self._logged = []
         if batch.shift is not None:
             self._shift(batch.shift)
-        accepted = [self._submit(new, now) for new in batch.submits]
+        accepted = [self._accept(new, now, batch.allowances.get(new.id)) for new in batch.submits]
         ticked = [self._tick(tick, now) for tick in batch.ticks]
         own = Own(
             [self._start(start, now) for start in batch.starts],
@@ -96,6 +105,13 @@ class MemoryStore:
             return None
         self._ticks[tick.name] = LastTick(tick.line, tick.at)
         return None if tick.new is None else self._submit(tick.new, now)
+
+    def _accept(self, new: New, now: float, allowance: Allowance | None) -> Accepted | Full:
+        if allowance is not None and self._joined(new) is None:
+            full = self._owners.refusal(new.owner, allowance, 1, size_of(new.args))
+            if full is not None:
+                return full
+        return self._submit(new, now)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -216,7 +232,10 @@ class MemoryStore:
             self.batches.count(record.new.batch, record.state, state)
 
     def _put(self, record: Record) -> None:
-        self._index.change(self._records.get(record.new.id), record)
+        old = self._records.get(record.new.id)
+        self._index.change(old, record)
+        self._owners.count(old, -1)
+        self._owners.count(record, 1)
         self._records[record.new.id] = record
 
     def _log(self, task: str, event: str, now: float, data: bytes = b"{}", least: int = 0) -> None:
@@ -317,7 +336,7 @@ class MemoryStore:
             if ((not after or record.new.id < after) if wanted.newest else record.new.id > after)
             and (wanted.states is None or record.state in wanted.states)
             and (wanted.function is None or record.new.function == wanted.function)
-            and (wanted.batch is None or record.new.batch == wanted.batch)
+            and (wanted.batch is None or (record.new.batch or "") == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
             and wanted.owner in (None, record.new.owner)
             and (wanted.error is None or wanted.error in _error(record))
@@ -330,9 +349,31 @@ class MemoryStore:
         """Return events of a task."""
         return [event for event in self._events.get(task, ()) if event.seq > after][:limit]
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+        return any(record.new.owner for record in self._records.values())
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule."""
         return dict(self._ticks)
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Return how many unfinished tasks there are."""
+        found: dict[tuple[str, str], Queued] = {}
+        for record in self._records.values():
+            if (state := record.state) in UNFINISHED:
+                new, waits = record.new, state is State.WAITING
+                found[new.function, new.owner] = found.get(
+                    (new.function, new.owner), Queued(new.function, new.owner)
+                ) + Queued(
+                    None,
+                    None,
+                    int(state is State.SCHEDULED),
+                    int(waits),
+                    int(state is State.RUNNING),
+                    record.due if waits else None,
+                )
+        return largest(found.values(), limit)
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are."""

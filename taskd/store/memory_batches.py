@@ -10,7 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.store.batches import FAILED, BatchRecord, CancelledRows, NewBatch, Rows, follower
-from taskd.store.records import ENDED, Event, New, State
+from taskd.store.memory_owners import MemoryOwners
+from taskd.store.records import ENDED, Allowance, Event, Full, New, State
 
 __all__ = ["MemoryBatches", "is_like"]
 
@@ -26,7 +27,7 @@ class MemoryBatches:
 
     `tasks` has the ids of the tasks that are stored. `submit` stores a task;
     `cancel` cancels one unless it is claimed or has ended, and returns the
-    event, None if it has done nothing.
+    event, None if it has done nothing. `owners` counts what waits.
     """
 
     def __init__(
@@ -34,19 +35,26 @@ class MemoryBatches:
         tasks: Container[str],
         submit: Callable[[New, float], object],
         cancel: Callable[[str, float], Event | None],
+        owners: MemoryOwners,
     ) -> None:
         self._stored = tasks
         self._submit = submit
         self._cancel = cancel
+        self._owners = owners
         self._batches: dict[str, _Kept] = {}
         self._tokens: dict[tuple[str, str], str] = {}
         self._changed: dict[str, None] = {}
 
-    def add(self, new: NewBatch, now: float) -> BatchRecord:
+    def add(self, new: NewBatch, now: float, allowance: Allowance | None = None) -> BatchRecord | Full:
         """Accept a batch."""
         token = None if new.token is None else (new.task.owner, new.token)
         if token is not None and token in self._tokens:
             return self._batches[self._tokens[token]].record
+        owner = new.task.owner
+        full = self._owners.refusal(owner, allowance, new.total, new.size)
+        if full is not None:
+            return full
+        self._owners.add(owner, new.total, new.size)
         record = BatchRecord(new.id, new.task, new.total, now, len(new.parts), new.keep, new.token, new.then)
         self._batches[new.id] = _Kept(record, new.parts, [each for part in new.parts for each in part.ids])
         if token is not None:
@@ -63,6 +71,7 @@ class MemoryBatches:
         record = kept.record
         if not record.is_stored:
             part = kept.parts[record.stored]
+            self._owners.add(record.task.owner, -len(part.ids), -part.size)  # counted one by one now
             for task in part.tasks(record.task):
                 self._submit(task, now)
             kept.record = replace(record, stored=record.stored + 1)

@@ -92,15 +92,10 @@ class MemoryIndex:
             yield record
 
     def next_waiting(self, function: str, claimed: Collection[str]) -> Iterator[Record]:
-        """Take waiting tasks from the queue, in their order, but for those that are claimed."""
-        while True:
-            keys = self.limit_keys(function)
-            heads = [head for key in keys if (head := self._first(function, key, claimed)) is not None]
-            if not heads:
-                return
-            record = min(heads, key=Record.turn)
-            heappop(self._waiting[function][record.new.limit_key])
-            yield record
+        """Take waiting tasks from the queues, but for those that are claimed; those without a key first."""
+        keys = self.limit_keys(function)
+        for key in sorted(keys, key=lambda key: (key is not None, key or "")):
+            yield from self.next_of_key(function, key, claimed)
 
     def _first(self, function: str, key: str | None, claimed: Collection[str]) -> Record | None:
         queues = self._waiting.get(function, {})

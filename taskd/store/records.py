@@ -17,8 +17,10 @@ __all__ = [
     "STEPS",
     "UNFINISHED",
     "Accepted",
+    "Allowance",
     "Claim",
     "Event",
+    "Full",
     "LastTick",
     "New",
     "Record",
@@ -162,6 +164,29 @@ class Accepted(msgspec.Struct, frozen=True):
     joined: bool = False
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """How many tasks of one owner may wait or be scheduled, the new ones included; None for any number.
+
+    Their arguments may take so many `bytes`.
+    """
+
+    waiting: int | None = None
+    bytes: int | None = None
+
+    def permits(self, waiting: int, size: int) -> bool:
+        """Return whether so many tasks with so many bytes may wait."""
+        return (self.waiting is None or waiting <= self.waiting) and (
+            self.bytes is None or size <= self.bytes
+        )
+
+
+class Full(msgspec.Struct, frozen=True):
+    """The answer to what an owner has no room for: how many of its tasks wait, and their bytes."""
+
+    waiting: int
+    bytes: int
+
+
 class Record(msgspec.Struct, frozen=True):
     """A stored task, as it is now.
 
@@ -189,6 +214,10 @@ class Record(msgspec.Struct, frozen=True):
     def turn(self) -> tuple[int, float, str]:
         """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
         return self.new.priority, self.due, self.new.id
+
+    def turn_of_any(self) -> tuple[str, tuple[int, float, str]]:
+        """Return the key by which they are claimed whatever their limit keys: those without one first."""
+        return "" if self.new.limit_key is None else f" {self.new.limit_key}", self.turn()
 
     def takes_by_hand(self, state: State) -> bool:
         """Return whether a cancel, or putting it back, may bring the task to `state` now."""

@@ -13,10 +13,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import CLAIM_BYTES, Changes, Filter, Overdue, StoreError, Written
+from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
+from taskd.store.queued import Queued
 from taskd.store.records import (
     Accepted,
+    Allowance,
     Event,
+    Full,
     LastTick,
     New,
     Record,
@@ -34,10 +37,12 @@ from taskd.store.sqlite_batches import (
     prune_batches,
     shift_batches,
 )
+from taskd.store.sqlite_claims import claim_any, claim_by_key
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
-from taskd.store.sqlite_limits import claim_by_key, mark_claimed
 from taskd.store.sqlite_log import LoggingCursor
+from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
+from taskd.store.sqlite_owners import note_waiting, refusal
 from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["SqliteStore"]
@@ -57,7 +62,8 @@ _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
-_BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_WAITING = "FROM task WHERE state = 1 AND claimed = 0 AND function = ?1 AND limit_key"
+_BACKLOG = f"SELECT 1 {_WAITING} IS NULL UNION ALL SELECT 1 {_WAITING} IS NOT NULL LIMIT 1"
 _TRIAL = f"PRAGMA user_version = {VERSION}"  # writes a page, though nothing is changed
 _NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
@@ -86,6 +92,8 @@ class SqliteStore:
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
+        self.history = SqliteHistory(self._transaction, self._read)
+        self.audit = SqliteAudit(self._transaction, self._read)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -145,7 +153,9 @@ class SqliteStore:
             if batch.shift is not None:
                 _shift(cursor, batch.shift)
                 shift_batches(cursor, batch.shift.seconds)
-            accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
+            accepted = [
+                _accept(cursor, new, now, at_once, batch.allowances.get(new.id)) for new in batch.submits
+            ]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             own = write_attempts(cursor, batch, now)
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
@@ -155,9 +165,9 @@ class SqliteStore:
             changed = close_batches(cursor, now, _submit)
             for function, want in batch.want.items():
                 if function in at_once:
-                    claims += sorted(at_once[function], key=Record.turn)
+                    claims += sorted(at_once[function], key=Record.turn_of_any)
                 elif isinstance(want, int):
-                    claims += _claim(cursor, function, want)
+                    claims += claim_any(cursor, function, want, _COLUMNS, _record)
                 else:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
         return Written(accepted, own, cancelled, put_back, claims, cursor.logged, changed, ticked)
@@ -244,7 +254,10 @@ class SqliteStore:
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
-            if (value := getattr(wanted, name)) is not None:
+            value = getattr(wanted, name)
+            if name == "batch" and value == "":
+                query += " AND batch IS NULL"
+            elif value is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
         if wanted.error is not None:
@@ -279,6 +292,10 @@ class SqliteStore:
         later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
         return Overdue([row[0] for row in rows], later[0][0])
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner. Raises `StoreError`."""
+        return bool(self._read("SELECT 1 FROM task WHERE owner <> '' LIMIT 1"))
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule. Raises `StoreError`."""
         return {name: LastTick(line, at) for name, line, at in self._read("SELECT * FROM schedule")}
@@ -287,6 +304,10 @@ class SqliteStore:
         """Return how many tasks there are. Raises `StoreError`."""
         rows = self._read("SELECT function, state, count(*) FROM task GROUP BY function, state")
         return {(function, State(state)): count for function, state, count in rows}
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Return how many unfinished tasks there are. Raises `StoreError`."""
+        return count_queued(self._read, limit)
 
     def close(self) -> None:
         """Close the file, and let others use it."""
@@ -325,6 +346,20 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Changes) -> dict[str, list[Re
     }
 
 
+def _accept(
+    cursor: LoggingCursor,
+    new: New,
+    now: float,
+    at_once: Mapping[str, list[Record]],
+    allowance: Allowance | None,
+) -> Accepted | Full:
+    if allowance is not None and _joined(cursor, new) is None:
+        full = refusal(cursor, new.owner, allowance, 1, len(new.args or b""))
+        if full is not None:
+            return full
+    return _submit(cursor, new, now, at_once)
+
+
 def _submit(
     cursor: LoggingCursor, new: New, now: float, at_once: Mapping[str, list[Record]] = _NONE_AT_ONCE
 ) -> Accepted:
@@ -343,6 +378,8 @@ def _submit(
             *(int(state), now, record.due, is_claimed),
         ),
     )
+    if new.owner:
+        note_waiting(cursor, new.owner, 1, len(new.args or b""))
     if is_claimed:
         at_once[new.function].append(record)
     cursor.log(new.id, 1, "queued", now, b"{}")
@@ -366,21 +403,6 @@ def _shift(cursor: LoggingCursor, shift: Shift) -> None:
     )
     names = [(shift.seconds, name) for name in shift.names]
     cursor.executemany("UPDATE schedule SET last = last + ? WHERE name = ?", names)
-
-
-def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
-    rows, size = [], 0
-    for row in cursor.execute(
-        f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
-        "ORDER BY priority, due, id LIMIT ?",
-        (function, count),
-    ):
-        rows.append(row)
-        size += len(row[2] or b"")  # the arguments
-        if size >= CLAIM_BYTES:
-            break
-    mark_claimed(cursor, rows)
-    return [_record(row) for row in rows]
 
 
 def _joined(cursor: LoggingCursor, new: New) -> str | None:

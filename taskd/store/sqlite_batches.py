@@ -14,8 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, follower
-from taskd.store.records import Event, New
+from taskd.store.records import Allowance, Event, Full, New
 from taskd.store.sqlite_log import LoggingCursor
+from taskd.store.sqlite_owners import note_waiting, refusal
 
 __all__ = [
     "BATCH_TABLES",
@@ -105,12 +106,18 @@ class SqliteBatches:
         self._submit = submit
         self._cancel = cancel
 
-    def add(self, new: NewBatch, now: float) -> BatchRecord:
+    def add(self, new: NewBatch, now: float, allowance: Allowance | None = None) -> BatchRecord | Full:
         """Accept a batch. Raises `StoreError`."""
         with self._transaction() as cursor:
             token = None if new.token is None else _scoped(new.task.owner, new.token)
             if token is not None and (known := _one(cursor, "token", token)) is not None:
                 return known
+            if allowance is not None:
+                full = refusal(cursor, new.task.owner, allowance, new.total, new.size)
+                if full is not None:
+                    return full
+            if new.task.owner and new.total:
+                note_waiting(cursor, new.task.owner, new.total, new.size)
             follower = None if new.then is None else msgspec.msgpack.encode(new.then)
             cursor.execute(
                 "INSERT INTO batch (id, task, total, created, parts, keep, token, follower, owner) "
@@ -139,6 +146,8 @@ class SqliteBatches:
                 "SELECT rows FROM batch_part WHERE batch = ? AND place = ?", (batch, record.stored)
             ).fetchone()
             part = _rows.decode(rows)
+            if record.task.owner:  # they are counted one by one now
+                note_waiting(cursor, record.task.owner, -len(part.ids), -part.size)
             for task in part.tasks(record.task):
                 self._submit(cursor, task, now)
             cursor.execute(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from taskd.store.sqlite_batches import BATCH_TABLES
+from taskd.store.sqlite_operators import OPERATOR_TABLES
+from taskd.store.sqlite_owners import OWNER_TABLES
 
 __all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
@@ -75,6 +77,9 @@ CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
 
 _OWNERS = """
 ALTER TABLE task ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+DROP INDEX task_waiting;
+CREATE INDEX task_waiting ON task (function, priority, due, id)
+    WHERE state = 1 AND claimed = 0 AND limit_key IS NULL;
 CREATE INDEX task_owner ON task (owner, id) WHERE owner <> '';
 DROP INDEX task_key;
 CREATE UNIQUE INDEX task_key ON task (function, key, owner) WHERE key IS NOT NULL AND state <= 2;
@@ -84,7 +89,7 @@ ALTER TABLE batch ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 CREATE INDEX batch_owner ON batch (owner, id) WHERE owner <> '';
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES, _OWNERS]
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES, _OWNERS + OWNER_TABLES, OPERATOR_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Self, Unpack
 
@@ -13,6 +13,7 @@ from taskd.client.aio_link import AsyncLink
 from taskd.client.words import GivenOptions
 from taskd.functions.registry import Registry, registry
 from taskd.testing.server import WORKERS, MemoryServer
+from taskd.testing.tokens import GivenTokens
 
 __all__ = ["AsyncClient", "FixtureClient"]
 
@@ -46,12 +47,19 @@ class _EndingLinks(Links):
 class AsyncClient(RealClient):
     """A `taskd.client.AsyncClient` of a `MemoryServer` of its own, which `close` ends.
 
-    `functions` and `workers` are as for `MemoryServer`.
+    `functions`, `workers` and `tokens` are as for `MemoryServer`, `token` is as for the real client.
     """
 
-    def __init__(self, functions: Registry = registry, *, workers: int = WORKERS) -> None:
-        self._server = MemoryServer(functions, workers=workers)
-        super().__init__(self._server.address)
+    def __init__(
+        self,
+        functions: Registry = registry,
+        *,
+        workers: int = WORKERS,
+        tokens: GivenTokens | None = None,
+        token: str | Callable[[], str | Awaitable[str]] | None = None,
+    ) -> None:
+        self._server = MemoryServer(functions, workers=workers, tokens=tokens)
+        super().__init__(self._server.address, token=token)
 
     def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, of the same server."""

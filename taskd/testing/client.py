@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from taskd.client.addresses import server_address
 from taskd.client.blocking import Client as RealClient
 from taskd.client.exchanges import Exchanges
+from taskd.client.tokens import Credentials, credentials_of
 from taskd.functions.registry import Registry, registry
 from taskd.testing.server import WORKERS, MemoryServer
+from taskd.testing.tokens import GivenTokens
 
 __all__ = ["Client"]
 
@@ -14,8 +18,11 @@ __all__ = ["Client"]
 class _OwnExchanges(Exchanges):
     """The exchanges with a server that is closed with them."""
 
-    def __init__(self, server: MemoryServer, pool: int, connect_timeout: float) -> None:
-        super().__init__(server_address(server.address), None, pool, connect_timeout)
+    def __init__(
+        self, server: MemoryServer, pool: int, connect_timeout: float, credentials: Credentials | None
+    ) -> None:
+        address = server_address(server.address)
+        super().__init__(address, None, pool, connect_timeout, credentials=credentials)
         self._server = server
 
     def close(self) -> None:
@@ -27,10 +34,18 @@ class _OwnExchanges(Exchanges):
 class Client(RealClient):
     """A `taskd.client.Client` of a `MemoryServer` of its own, which `close` ends.
 
-    `functions` and `workers` are as for `MemoryServer`.
+    `functions`, `workers` and `tokens` are as for `MemoryServer`, `token` is as for the real client.
     """
 
-    def __init__(self, functions: Registry = registry, *, workers: int = WORKERS) -> None:
-        server = MemoryServer(functions, workers=workers)
+    def __init__(
+        self,
+        functions: Registry = registry,
+        *,
+        workers: int = WORKERS,
+        tokens: GivenTokens | None = None,
+        token: str | Callable[[], str] | None = None,
+    ) -> None:
+        credentials = credentials_of(token)
+        server = MemoryServer(functions, workers=workers, tokens=tokens)
         super().__init__(server.address)
-        self._exchanges = _OwnExchanges(server, pool=10, connect_timeout=5.0)
+        self._exchanges = _OwnExchanges(server, 10, 5.0, credentials)

@@ -7,7 +7,7 @@ import signal
 from resource import RUSAGE_SELF, getrusage
 
 from msgspec import structs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from taskd.functions.registry import FunctionInfo, Registry
 from taskd.net.reactor import Reactor
@@ -128,6 +128,10 @@ class ThreadPool:
     def retire(self, number: int) -> None:
         """Let a worker end. As `Pool.retire`."""
         self._workers[number].retire()
+
+    def stacks(self, number: int) -> Deferred[str | None]:
+        """Return None: no process prints what its threads do. As `Pool.stacks`."""
+        return succeed(None)
 
     def pid(self, number: int) -> int | None:
         """Return the process id: that of the test."""

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from taskd.durable.opening import MEMORY, StoreChoice
 from taskd.durable.start import StorePart
 from taskd.functions.registry import Registry, registry
+from taskd.listeners.gate import Gate
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.endpoints import server_endpoint
 from taskd.net.paused import PausedConnections
@@ -28,6 +29,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.testing.pool import ThreadPoolConfig
+from taskd.testing.tokens import GivenTokens, MemoryVerifier
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
@@ -75,7 +77,9 @@ class MemoryServer:
     ``--store memory``. The functions run in threads of this process, `workers` at once, so that
     a test can replace what they use, and the debugger stops in them. `functions` are
     those that can be called, by default those of all apps that were imported. `socket` is the
-    path of the socket, by default one in a temporary directory.
+    path of the socket, by default one in a temporary directory. With `tokens`, each text of these is a
+    token, with what it grants: a client that shows one has these rights, and any other is refused.
+    (A client that shows none is trusted, as everywhere on a unix socket of the same user.)
 
     The server runs until `close`, and begins with no stored task. Hooks for the start of a worker are run
     once, in the calling thread. Raises `ValueError` if there is no function, `TypeError` if one cannot
@@ -83,13 +87,19 @@ class MemoryServer:
     """
 
     def __init__(
-        self, functions: Registry = registry, *, workers: int = WORKERS, socket: str | None = None
+        self,
+        functions: Registry = registry,
+        *,
+        workers: int = WORKERS,
+        socket: str | None = None,
+        tokens: GivenTokens | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers is a number of functions that run at once, 1 or more, not {workers!r}")
         if not len(functions):
             raise ValueError("no function is registered: import the module with those marked with @task")
         self._functions = functions
+        self._tokens = tokens
         config = WorkerConfig([], os.getcwd(), "TaskWorker", MAX_MESSAGE)
         pool = cast(PoolConfig, ThreadPoolConfig(functions, config))
         self._config = ServerConfig(pool, SchedulerConfig(1, workers))
@@ -146,7 +156,8 @@ class MemoryServer:
         self._server: TaskServer = self._config.start(reactor)
         self._store = StorePart(reactor, self._server, StoreChoice(MEMORY))
         paused = PausedConnections(reactor, self._server.budget)
-        self._connections = TaskFactory(reactor, self._server, paused=paused)
+        gate = None if self._tokens is None else Gate(reactor, MemoryVerifier(self._tokens))
+        self._connections = TaskFactory(reactor, self._server, paused=paused, gate=gate)
         endpoint = server_endpoint(reactor, self.address, ServerTransport)
         await self._server.loaded
         try:

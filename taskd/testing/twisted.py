@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal, Self, Unpack
 
 from taskd.client.twisted import TaskClient as RealClient
@@ -9,6 +10,7 @@ from taskd.client.words import GivenOptions
 from taskd.functions.registry import Registry, registry
 from taskd.net.reactor import Reactor
 from taskd.testing.server import WORKERS, MemoryServer
+from taskd.testing.tokens import GivenTokens
 
 __all__ = ["TaskClient"]
 
@@ -17,7 +19,8 @@ class TaskClient(RealClient):
     """A `taskd.client.TaskClient` of a `MemoryServer` of its own, which `close` ends.
 
     `reactor` is the one that the test runs in: in a test of trial, return the Deferred.
-    `functions` and `workers` are as for `MemoryServer`, `link` is as for the real client.
+    `functions`, `workers` and `tokens` are as for `MemoryServer`, `link` and `token` are as for the real
+    client.
     """
 
     def __init__(
@@ -27,9 +30,11 @@ class TaskClient(RealClient):
         *,
         workers: int = WORKERS,
         link: Literal["per-call", "pooled"] = "per-call",
+        tokens: GivenTokens | None = None,
+        token: str | Callable[[], str | Awaitable[str]] | None = None,
     ) -> None:
-        self._server = MemoryServer(functions, workers=workers)
-        super().__init__(reactor, self._server.address, link=link)
+        self._server = MemoryServer(functions, workers=workers, tokens=tokens)
+        super().__init__(reactor, self._server.address, link=link, token=token)
 
     def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, of the same server."""

@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 
 from twisted.web.server import NOT_DONE_YET, Request
 
+from taskd.auth.bearer import bearer_token
+from taskd.auth.caller import Caller
+from taskd.errors import NotAllowed
+from taskd.listeners.gate import Gate
 from taskd.listeners.origins import Origins
-from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem
+from taskd.net.party_keys import party_key
+from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem, problem_of
 
-__all__ = ["Access", "answer_empty", "guarded"]
+__all__ = ["Access", "answer_empty", "answer_problem", "guarded"]
 
-_ALLOWED_HEADERS = "Content-Type, Idempotency-Key, Last-Event-ID, Traceparent"
-_EXPOSED_HEADERS = "Location, Retry-After"
+_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent"
+_EXPOSED_HEADERS = "Location, Retry-After, WWW-Authenticate"
 
 PREFLIGHT_SECONDS = 600
 """Seconds for which a browser need not ask again whether a page may send a request."""
@@ -21,11 +26,34 @@ PREFLIGHT_SECONDS = 600
 class Access:
     """The rule for HTTP requests: that of `taskd.listeners.origins`, which holds for every Host header here.
 
-    No cookies or other credentials mean anything here, so pages need not, and cannot, send any.
+    With a `gate` each request needs a token, in the header Authorization. Cookies and other credentials
+    that a browser sends by itself mean nothing here, so pages need not, and cannot, send any.
     """
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: Origins, gate: Gate | None = None) -> None:
         self._origins = origins
+        self._gate = gate
+
+    def caller(self, request: Request) -> Caller | None:
+        """Return whoever has shown a token with a request; None if none are asked for. Raises `Problem`."""
+        if self._gate is None:
+            return None
+        headers = request.requestHeaders.getRawHeaders(b"authorization") or []
+        try:
+            if not headers:
+                raise NotAllowed("a token is needed here: Authorization: Bearer TOKEN", reason="no token")
+            if len(headers) > 1:
+                raise NotAllowed("the header Authorization is there more than once", reason="malformed")
+            token = bearer_token(headers[0].decode("latin-1"))
+            return self._gate.verify(token, party_key(request.channel.transport))
+        except NotAllowed as error:
+            raise problem_of(error) from None
+
+    def check_operator(self, request: Request) -> None:
+        """Let a request pass if no tokens are asked for, or with one of an operator. Raises `Problem`."""
+        caller = self.caller(request)
+        if caller is not None and not caller.grant.has("operate"):
+            raise problem_of(NotAllowed("this needs a token with the role operate", reason="role"))
 
     def check(self, request: Request) -> None:
         """Let a request pass, with the headers for its page. Raises `Problem`."""
@@ -72,7 +100,7 @@ def guarded(
         access.check(request)
         return take(request)
     except Problem as problem:
-        return _answer_problem(request, problem)
+        return answer_problem(request, problem)
 
 
 def answer_empty(request: Request, status: int) -> int:
@@ -82,7 +110,7 @@ def answer_empty(request: Request, status: int) -> int:
     return NOT_DONE_YET
 
 
-def _answer_problem(request: Request, problem: Problem) -> bytes:
+def answer_problem(request: Request, problem: Problem) -> bytes:
     """Prepare an answer that is a problem, and return its body."""
     request.setResponseCode(problem.status, PHRASES[problem.status].encode())
     request.setHeader(b"content-type", PROBLEM_TYPE)

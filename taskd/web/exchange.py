@@ -16,6 +16,8 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request as HttpRequest
 
+from taskd.auth.caller import Caller
+from taskd.errors import NotAllowed
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import NO_OPTIONS, Failure, Options, Outcome
 from taskd.net.backpressure import STALL_GRACE
@@ -59,23 +61,37 @@ class Exchange(HttpWire):
     """One HTTP request, the calls made for it, and its response.
 
     `gateway` is the factory of the gateway's websockets, which has all that the
-    connections of a gateway share. Call `ask`, one at a time, or `message`, once; then
-    `respond`, once, or `stream` and `end`. If the client goes away, a Deferred that waits is cancelled.
+    connections of a gateway share; `caller` is whoever has shown a token. Call `ask`, one at a
+    time, or `message`, once; then `respond`, once, or `stream` and `end`. If the client goes
+    away, a Deferred that waits is cancelled.
     """
 
-    def __init__(self, gateway: WebSocketFactory, request: HttpRequest, *, is_message: bool = False) -> None:
+    def __init__(
+        self,
+        gateway: WebSocketFactory,
+        request: HttpRequest,
+        caller: Caller | None = None,
+        *,
+        is_message: bool = False,
+    ) -> None:
         kept = _Kept()
         self._kept = kept
         self._is_message = is_message
         self._encode: Callable[[bytes], bytes] | None = None
         self._pushed: list[bytes] = []
-        self._has_responded = False
+        self._has_responded = self._is_refused = False
         self._unsent = self._silent = 0
         backend = gateway.backend
         if is_message:
-            super().__init__(gateway, request, OneAnswer(backend, traceparent_of(request)), result_or_error)
+            one = OneAnswer(backend, traceparent_of(request))
+            super().__init__(gateway, request, one, result_or_error, caller)
         else:
-            super().__init__(gateway, request, backend, kept)
+            super().__init__(gateway, request, backend, kept, caller)
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether tokens are asked for, and none was shown."""
+        return self._gate is not None and self._peer.caller is None
 
     # --- what is asked ---
 
@@ -152,6 +168,8 @@ class Exchange(HttpWire):
         pushed, self._pushed = self._pushed, []
         for data in self.framed(pushed):
             self._peer.sender.send(data)
+        if self._is_refused:
+            self.end()
 
     def send_comment(self, data: bytes) -> None:
         """Send a part of the stream that means nothing; but if others wait to be sent, nothing is needed.
@@ -220,6 +238,12 @@ class Exchange(HttpWire):
             self._release()
             if not self._request.finished:
                 self._request.finish()
+
+    def refuse(self, error: NotAllowed) -> None:
+        """End a stream, since the token is not accepted any more; what was asked is still answered."""
+        self._is_refused = True
+        if self._encode is not None:
+            self.end()
 
     def close(self) -> None:
         """End a stream, since the gateway shuts down; other responses end by themselves."""

@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
 from twisted.web.server import Request as HttpRequest
 
-from taskd.errors import Busy
+from taskd.auth.caller import Caller
+from taskd.errors import Busy, NotAllowed
 from taskd.listeners.peer import Peer
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.wire import Backend, UnsentLimits
@@ -34,11 +35,13 @@ class HttpWire:
     may_name_callers = False
     """A client of HTTP speaks for itself, wherever it is."""
 
-    cancels_by_number = False
-    """Anybody may be at the other end, and the number may be that of somebody else's task."""
-
     def __init__(
-        self, gateway: WebSocketFactory, request: HttpRequest, backend: Backend[Any], bare_reply: BareReply
+        self,
+        gateway: WebSocketFactory,
+        request: HttpRequest,
+        backend: Backend[Any],
+        bare_reply: BareReply,
+        caller: Caller | None,
     ) -> None:
         self._gateway = gateway
         self._request = request
@@ -48,9 +51,14 @@ class HttpWire:
         self._waiting: Deferred[Any] | None = None
         self._is_lost = False
         self._stalling: IDelayedCall | None = None
+        parties = backend.parties
+        if caller is None:
+            party = parties.party(party_key(self._transport))
+        else:
+            party = parties.of_owner(caller.grant)
         lane = channel.lane if isinstance(channel, GatewayChannel) else None
-        if lane is None:
-            lane = Lane(backend.parties.party(party_key(self._transport)), gateway.next_name())
+        if lane is None or lane.party is not party:  # each request on a connection has a token of its own
+            lane = Lane(party, gateway.next_name())
         self._transport.unregisterProducer()  # the channel, until the end of the exchange
         self._peer: Peer[Any] = Peer(
             self,
@@ -72,6 +80,9 @@ class HttpWire:
             paused=gateway.peers.paused,
         )
         gateway.peers.add(self._peer)
+        self._gate = gateway.gate
+        if self._gate is not None and caller is not None:
+            self._gate.let_in(self._peer, caller, backend.parties)
         request.notifyFinish().addErrback(self._lost)
         if isinstance(channel, GatewayChannel):
             channel.lane = lane
@@ -133,6 +144,13 @@ class HttpWire:
     def refuse_unfinished(self, error: Busy) -> None:
         """Do nothing: messages come in whole."""
 
+    ends_with_token = False
+    """A request of HTTP has one token, which was accepted."""
+
+    def refuse(self, error: NotAllowed) -> None:
+        """End what is pushed, since the token is not accepted any more."""
+        raise NotImplementedError
+
     def abort(self) -> None:
         """Reset the connection."""
         self._transport.abortConnection()
@@ -156,6 +174,8 @@ class HttpWire:
             self._channel.when_paused = None
         self._peer.connection_lost()
         self._gateway.peers.discard(self._peer)
+        if self._gate is not None:
+            self._gate.forget(self._peer)
 
     def _lost(self, _: TwistedFailure) -> None:
         """Forget everything: the client is gone."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from taskd.errors import NotAllowed
 from taskd.listeners.wire import Backend
 from taskd.model import Failure
-from taskd.protocol.method_names import ATTACH, DETACH
+from taskd.protocol.method_names import ATTACH, AUTH, DETACH
 from taskd.protocol.requests import Request
 from taskd.scheduler.budget import Account, Budget
 from taskd.scheduler.parties import Parties
@@ -40,6 +40,8 @@ class OneAnswer:
         for request in requests:
             if request.function in (ATTACH, DETACH):
                 text = f"{request.function}: events are not pushed over HTTP: see GET /api/v1/tasks/ID/events"
+            elif request.function == AUTH:
+                text = f"{AUTH}: over HTTP the token is in the header Authorization"
             elif request.options.progress:
                 text = "options.progress: no progress is sent over HTTP: submit the task, and see its events"
             else:

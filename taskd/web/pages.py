@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from gzip import compress
 from hashlib import sha256
 from pathlib import Path
 
@@ -47,6 +48,7 @@ _FOR_ALL = {
     b"x-content-type-options": b"nosniff",
     # A gateway of a new version serves new files: browsers ask each time, and mostly get a 304.
     b"cache-control": b"no-cache",
+    b"vary": b"Accept-Encoding",
     b"referrer-policy": b"no-referrer",
 }
 
@@ -76,6 +78,9 @@ _NOT_FOUND = b"""<!DOCTYPE html>
 @dataclass(frozen=True, slots=True)
 class _File:
     body: bytes
+    packed: bytes
+    """The same, compressed: all of it is public, so that its length gives nothing away."""
+
     etag: bytes
     headers: dict[bytes, bytes]
 
@@ -94,9 +99,13 @@ class Pages:
             _set(request, _headers(".html"))
             return _NOT_FOUND
         _set(request, found.headers)
-        if request.setETag(found.etag):
+        is_packed = _takes_gzip(request)
+        if request.setETag(found.etag + (b'-gzip"' if is_packed else b'"')):
             request.finish()  # by itself Twisted adds a length of 0, which is not that of the file
             return NOT_DONE_YET
+        if is_packed:
+            request.setHeader(b"content-encoding", b"gzip")
+            return found.packed
         return found.body
 
 
@@ -105,8 +114,14 @@ def _read() -> Iterator[tuple[bytes, _File]]:
     addresses = {b"/pages/" + path.relative_to(_FOLDER).as_posix().encode(): path for path in paths}
     for address, path in {**addresses, **_ROUTES}.items():
         body = path.read_bytes()
-        etag = b'"%b"' % sha256(body).hexdigest()[:32].encode()
-        yield address, _File(body, etag, _headers(path.suffix))
+        etag = b'"' + sha256(body).hexdigest()[:32].encode()
+        yield address, _File(body, compress(body, mtime=0), etag, _headers(path.suffix))
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Return whether gzip is named without a weight, as browsers name it."""
+    accepted = request.getHeader(b"accept-encoding") or b""
+    return b"gzip" in [coding.strip() for coding in accepted.split(b",")]
 
 
 def _headers(suffix: str) -> dict[bytes, bytes]:

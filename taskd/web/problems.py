@@ -41,6 +41,7 @@ PHRASES = {
     204: "No Content",
     304: "Not Modified",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -82,6 +83,12 @@ _STATUSES = {
     Unreachable.code: 502,
     NotAllowed.code: 403,
 }
+
+_CHALLENGES = {
+    "no token": "Bearer",
+    **dict.fromkeys(("unknown", "expired", "malformed"), 'Bearer error="invalid_token"'),
+}
+"""The header WWW-Authenticate (RFC 6750, 3) by the reason why a token is not accepted."""
 
 _OWN_MEMBERS = frozenset({"type", "title", "status", "detail", "code"})
 
@@ -133,6 +140,10 @@ def problem_of(error: Failure | TaskdError, statuses: Mapping[int, int] | None =
     if data.get("dropped"):
         status = 503  # there was no room for the result, and there may be later
     headers = {}
+    challenge = _CHALLENGES.get(str(data.get("reason"))) if failure.code == NotAllowed.code else None
+    if challenge is not None:
+        status = 401
+        headers["WWW-Authenticate"] = challenge
     if status in (429, 503):
         after = data.get("retry_after")
         seconds = math.ceil(after) if isinstance(after, int | float) else RETRY_AFTER

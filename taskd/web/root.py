@@ -9,18 +9,20 @@ from autobahn.twisted.resource import WebSocketResource
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from taskd.auth.access_config import AccessConfig
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
 from taskd.settings.kinds import LOCAL
 from taskd.settings.settings import settle_gateway
-from taskd.web.access import Access
+from taskd.web.access import Access, answer_problem
 from taskd.web.api.resource import ApiResource
 from taskd.web.api.table import ROOT
 from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
 from taskd.web.metrics import METRICS_PATH, Measured, MetricsPage
 from taskd.web.pages import Pages
+from taskd.web.problems import Problem
 from taskd.web.routes import RPC_PATHS
 from taskd.web.rpc import RpcResource
 
@@ -51,7 +53,7 @@ class Root(Resource):
         self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)
         self._pages = Pages()
-        access = Access(gateway.factory.origins)
+        access = self._access = Access(gateway.factory.origins, gateway.factory.gate)
         self._rpc = RpcResource(gateway.factory, access)
         self._api = ApiResource(gateway.factory, access)
 
@@ -85,6 +87,10 @@ class Root(Resource):
         if request.path == READY_PATH:
             return render_readiness(request, self._readiness)
         if request.path == METRICS_PATH:
+            try:
+                self._access.check_operator(request)
+            except Problem as problem:
+                return answer_problem(request, problem)
             return self._metrics.render(request)
         return self._pages.render(request)
 
@@ -127,4 +133,7 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
         hostnames=settings["hostname"],
         max_message=settings["max-message"],
         max_buffered=settings["max-buffered"],
+        message_rate=settings["message-rate"],
+        compresses=settings["compression"],
+        verifier=AccessConfig(settings["tokens"], settings["jwt-key"], settings["jwt-audience"]).open(),
     )

@@ -44,11 +44,12 @@ class RpcResource:
         if request.method != b"POST":
             allowed = b", ".join(methods).decode()
             raise Problem(405, f"only {allowed} can be used here", headers={"Allow": allowed})
+        caller = self._access.caller(request)
         check_type(request, JSON)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
         body = body_of(request, self._gateway.max_message - 1)
-        exchange = Exchange(self._gateway, request, is_message=True)
+        exchange = Exchange(self._gateway, request, caller, is_message=True)
         replied = exchange.message(body)
         if request.content is not None:
             request.content.close()  # it is counted with the message from now on

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.utils import floatToGoString
 
 from taskd.scheduler import FunctionStats
-from taskd.scheduler.histograms import TASK_BOUNDS, Histogram
+from taskd.scheduler.histograms import TASK_BOUNDS, Histogram, coarse
 from taskd.server.figures import ServerFigures
 
 __all__ = ["MAX_FUNCTIONS", "OTHER", "histogram", "server_metrics"]
@@ -66,9 +66,9 @@ class _Sum:
         for outcome, count in outcomes.items():
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
         self.waiting += stats.waiting
-        self.runs = [mine + more for mine, more in zip(self.runs, stats.runs, strict=True)]
+        self.runs = [mine + more for mine, more in zip(self.runs, coarse(stats.runs), strict=True)]
         self.run_seconds += stats.seconds
-        self.waits = [mine + more for mine, more in zip(self.waits, stats.waits, strict=True)]
+        self.waits = [mine + more for mine, more in zip(self.waits, coarse(stats.waits), strict=True)]
         self.wait_seconds += stats.waited
 
 

@@ -13,7 +13,7 @@ import signal
 from _thread import get_ident
 from os import register_at_fork
 
-from taskd.worker.messages import POKE
+from taskd.worker.messages import POKE, STACKS
 
 __all__ = ["give_up_signals_in_children"]
 
@@ -39,5 +39,6 @@ def _unblock() -> None:
 
 def _give_up() -> None:
     faulthandler.unregister(signal.SIGTERM)
+    faulthandler.unregister(STACKS)
     signal.signal(POKE, signal.SIG_DFL)
     _unblock()

@@ -21,6 +21,7 @@ from taskd.worker.board import Board
 from taskd.worker.children import give_up_signals_in_children
 from taskd.worker.guard import flush_streams
 from taskd.worker.loop import WorkerLoop
+from taskd.worker.messages import STACKS
 from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["WorkerForker", "die_with_parent"]
@@ -62,6 +63,7 @@ class WorkerForker:
         # The module allocates a table of 16 KiB at its first use and keeps it: do that here, once.
         faulthandler.register(signal.SIGTERM, _ERRORS)
         faulthandler.unregister(signal.SIGTERM)
+        faulthandler.register(STACKS, _ERRORS)  # for the workers, which have this process's handlers
 
     def fork(self, places: list[int], given: list[int], inherited: Sequence[int]) -> list[int | OSError]:
         """Fork a worker for each place on the board; return the pid of each, or the error.

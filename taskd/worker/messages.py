@@ -29,6 +29,7 @@ __all__ = [
     "NULL",
     "POKE",
     "RECEIVE_SIZE",
+    "STACKS",
     "WANTS_PROGRESS",
     "Attempt",
     "DescribedAttempt",
@@ -71,6 +72,10 @@ __all__ = [
 POKE = 23
 """SIGURG, which makes a worker read its channel while a function runs. A process without a handler
 ignores it, and hardly any program uses it (Go preempts its threads with it, for the same reasons)."""
+
+STACKS = 28
+"""SIGWINCH, at which a worker prints the stacks of its threads. A process without a handler ignores it, and
+no terminal sends it to a worker."""
 
 MAX_LINE = 2**31
 """Bytes of a line, practically unlimited: both ends are internal, and what they pass on has been limited."""

@@ -8,15 +8,31 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from taskd.store.audit import AuditEntry
 from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
+from taskd.store.history import Figures, HistoryRow
 from taskd.store.memory import MemoryStore
-from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
+from taskd.store.records import (
+    UNFINISHED,
+    Accepted,
+    Allowance,
+    Event,
+    Full,
+    New,
+    Settle,
+    Shift,
+    Start,
+    State,
+    Tick,
+    first_seq,
+)
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_bulk import FEW
 
 FUNCTIONS = ("f", "g")
 OWNERS = ("", "ann", "bob")
+ALLOWANCES = (None, None, Allowance(3), Allowance(None, 12), Allowance(6, 30))
 LIMIT_KEYS = (None, "", "1", "2")
 SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
 
@@ -35,6 +51,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.ids = []
         self.running = {}
         self.batches = []
+        self.sizes = {}
 
     def both(self, call):
         expected, answer = call(self.model), call(self.store)
@@ -60,8 +77,9 @@ class StoreMachine(RuleBasedStateMachine):
             min_size=1, max_size=4,
         ),
         want=st.dictionaries(st.sampled_from(FUNCTIONS), st.integers(0, 4)),
+        allowance=st.sampled_from(ALLOWANCES),
     )  # fmt: skip
-    def submit(self, tasks, want):
+    def submit(self, tasks, want, allowance):
         news = [
             New(
                 f"{next(self.numbers):08}", function, b"[1]", priority=priority,
@@ -72,15 +90,18 @@ class StoreMachine(RuleBasedStateMachine):
             )
             for function, delay, priority, key, token, late, limit_key, owner in tasks
         ]  # fmt: skip
-        written = self.write(submits=news, want=want)
-        self.ids += [each.id for each in written.accepted if not each.joined]
+        allowances = {} if allowance is None else {new.id: allowance for new in news if new.owner}
+        written = self.write(submits=news, want=want, allowances=allowances)
+        accepted = [each for each in written.accepted if isinstance(each, Accepted)]
+        self.ids += [each.id for each in accepted if not each.joined]
         self.start(written.claims)
 
     @rule(
         sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
         token=st.sampled_from((None, None, "x")), follows=st.booleans(), owner=st.sampled_from(OWNERS),
+        allowance=st.sampled_from(ALLOWANCES),
     )  # fmt: skip
-    def submit_batch(self, sizes, delay, token, follows, owner):
+    def submit_batch(self, sizes, delay, token, follows, owner, allowance):
         name, then = f"{next(self.numbers):08}", None
         parts = [
             Rows(
@@ -95,7 +116,11 @@ class StoreMachine(RuleBasedStateMachine):
         due = self.now + delay if delay else 0.0
         task = New("", "f", due=due, batch=name, keep=20.0, limit_key="2", owner=owner)
         new = NewBatch(name, task, parts, token, then, keep=20.0)
-        if self.both(lambda store: store.batches.add(new, self.now)).id == name:
+        added = self.both(lambda store: store.batches.add(new, self.now, allowance if owner else None))
+        if isinstance(added, Full):
+            return
+        if added.id == name:
+            self.sizes[name] = sizes
             self.batches.append(name)
             self.ids += [each for part in parts for each in part.ids]
         if then is not None:
@@ -273,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
-        batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
+        batch=st.sampled_from((None, "many", "")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
         like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")), is_brief=st.booleans(),
         owner=st.sampled_from((None, *OWNERS)), error=st.sampled_from((None, b"on", b"los", b"%")),
         newest=st.booleans(),
@@ -289,6 +314,8 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.queued(100))
+        self.both(lambda store: store.queued(2))
         self.both(lambda store: store.last_ticks())
         self.both(lambda store: store.batches.unended())
         for batch in self.batches[-3:]:
@@ -307,7 +334,43 @@ class StoreMachine(RuleBasedStateMachine):
             if record is not None and record.attempt:
                 assert record.last_seq >= first_seq(record.attempt)
 
+    @rule(
+        rows=st.lists(
+            st.tuples(st.sampled_from((60, 3600)), st.integers(0, 3), st.sampled_from(("", "f", "g")))
+        ),
+        ages=st.sampled_from((0, 86400, 90 * 86400)),
+    )
+    def keep_history(self, rows, ages):
+        self.now += ages / 3
+        figures = Figures(2, 1, longest_run=3.0, runs=[1, 0, 2])
+        at = int(self.now)
+        given = [
+            HistoryRow(seconds, (at - ago * seconds) // seconds * seconds, function, figures)
+            for seconds, ago, function in rows
+        ]
+        self.both(lambda store: store.history.add(given, self.now))
+        for seconds, function in itertools.product((60, 3600), (None, "", "f")):
+            self.both(lambda store: store.history.read(seconds, function, 0.0, 1000))  # noqa: B023
+            self.both(lambda store: store.history.read(seconds, function, self.now - 3600, 2))  # noqa: B023
+
+    @rule(
+        given=st.lists(st.tuples(st.sampled_from(OWNERS), st.sampled_from(("cancel", "retry")))),
+        before=st.integers(1, 9), owner=st.sampled_from((None, *OWNERS)),
+    )  # fmt: skip
+    def audit(self, given, before, owner):
+        entries = [AuditEntry(self.now, name, "submit", action) for name, action in given]
+        self.both(lambda store: store.audit.add(entries, self.now))
+        self.both(lambda store: store.audit.read(None, 5, owner))
+        self.both(lambda store: store.audit.read(before, 3, owner, "retry"))
+
     def teardown(self):
+        for owner in OWNERS[1:]:  # as many wait as the stores have counted
+            records = self.model.find(Filter((State.SCHEDULED, State.WAITING), owner=owner), "", 10_000)
+            batches = [each for each in self.model.batches.unended() if each.task.owner == owner]
+            waiting = len(records) + sum(sum(self.sizes[each.id][each.stored :]) for each in batches)
+            new = New("~", "f", owner=owner)
+            full = self.write(submits=[new], allowances={"~": Allowance(0)}).accepted[0]
+            assert full.waiting == waiting
         self.store.close()
 
 

@@ -36,6 +36,7 @@ PACKAGES = (
     "fastapi>=0.110",
     "flask>=3.0",
     "gunicorn>=22",
+    "pyjwt>=2.8",
     "rq>=1.16",
     "uvicorn>=0.29",
 )

@@ -1,4 +1,4 @@
-"""README and the pages of docs/frameworks and docs/coming-from, followed by somebody who has a shell."""
+"""README and the pages of docs/frameworks, users and coming-from, followed by somebody who has a shell."""
 
 from __future__ import annotations
 
@@ -27,8 +27,14 @@ NEEDS = {
     "coming-from/celery.md": ("redis-server",),
     "coming-from/rq.md": ("redis-server",),
     "coming-from/workerman.md": ("php",),
+    "users/django.md": ("curl",),
+    "users/fastapi.md": ("curl",),
+    "users/flask.md": ("curl",),
+    "users/php.md": ("curl", "php"),
 }
 """The programs that each page needs; Python's packages are installed for the tests."""
+
+FOLDERS = ("frameworks", "users", "coming-from")
 
 USE_PHP = {"../README.md", "coming-from/workerman.md", "frameworks/php.md"}
 USE_NODE = {"../README.md", "frameworks/node.md"}
@@ -59,12 +65,8 @@ def reader(tmp_path):
 
 
 def test_every_page_is_followed():
-    found = {
-        f"{folder}/{path.name}"
-        for folder in ("frameworks", "coming-from")
-        for path in (pages.DOCS / folder).glob("*.md")
-    }
-    indexes = {"frameworks/index.md", "coming-from/index.md"}
+    found = {f"{folder}/{path.name}" for folder in FOLDERS for path in (pages.DOCS / folder).glob("*.md")}
+    indexes = {f"{folder}/index.md" for folder in FOLDERS}
     assert (found - indexes) | {"../README.md"} == NEEDS.keys()
 
 

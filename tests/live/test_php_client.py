@@ -596,3 +596,102 @@ def test_tls_verifies_the_name_and_sends_the_certificate(program, start, tmp_pat
 
 def _pems(leaf):
     return {".pem": leaf.cert_chain_pems[0], ".key": leaf.private_key_pem}
+
+
+# --- tokens ------------------------------------------------------------------
+
+
+def refusal(request_id, reason):
+    error = {"code": -32008, "message": f"the token is {reason}", "data": {"reason": reason}}
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
+
+
+class Tokens:
+    """Handles the connections of a `Scripted` server that takes the token "good"."""
+
+    def __init__(self, count):
+        self.shown = []
+        self.handlers = [self._handle] * count
+
+    def _handle(self, connection):
+        auth, call = connection.receive(), connection.receive()  # neither is answered before both are there
+        token = auth["params"]["token"]
+        self.shown.append((auth["method"], token, call["method"]))
+        if token != "good":
+            connection.send(refusal(auth["id"], {"old": "expired"}.get(token, "unknown")))
+            connection.send(refusal(call["id"], "no token"))
+            return
+        connection.send({"jsonrpc": "2.0", "id": auth["id"], "result": {"owner": "ann", "expires": None}})
+        connection.send({"jsonrpc": "2.0", "id": call["id"], "result": "done"})
+
+
+def test_a_token_is_shown_ahead_of_the_first_call_without_a_round_trip(program):
+    tokens = Tokens(2)
+    server = Scripted(*tokens.handlers)
+    code = "show((new Taskd\\Client(token: 'good'))->call('f'));"
+    code += "putenv('TASKD_TOKEN=good'); show((new Taskd\\Client())->call('f'));"
+    assert program(code, server.port).end() == ["done", "done"]
+    server.close()
+    assert tokens.shown == [("taskd.auth", "good", "f")] * 2
+
+
+def test_a_function_is_asked_again_for_a_token_that_has_expired_and_never_a_third_time(program):
+    tokens = Tokens(5)
+    server = Scripted(*tokens.handlers)
+    code = """
+        $given = ['old', 'good', 'old', 'old'];
+        $token = function () use (&$given) { return array_shift($given); };
+        show((new Taskd\\Client(token: $token))->call('f'));
+        try {
+            (new Taskd\\Client(token: $token))->call('f');
+        } catch (Taskd\\NotAllowed $error) {
+            show($error->data['reason']);
+        }
+        try {
+            (new Taskd\\Client(token: 'bad'))->call('f');
+        } catch (Taskd\\NotAllowed $error) {
+            show($error->getMessage());
+        }
+        try {
+            new Taskd\\Client(token: 'a b');
+        } catch (InvalidArgumentException $error) {
+            show($error->getMessage());
+        }
+    """
+    assert program(code, server.port).end() == [
+        *("done", "expired", "the token is unknown"),
+        "a token is a text of letters, digits and . _ ~ + -",
+    ]
+    server.close()
+    assert [token for _, token, _ in tokens.shown] == ["old", "good", "old", "old", "bad"]
+
+
+def test_rows_and_events_go_on_with_a_new_token(program):
+    shown = []
+
+    def handle(connection):
+        auth = connection.receive()
+        shown.append(auth["params"]["token"])
+        if shown[-1] == "old":
+            connection.send(refusal(auth["id"], "expired"))
+            return
+        connection.send({"jsonrpc": "2.0", "id": auth["id"], "result": {"expires": None}})
+        request = connection.receive()
+        if request["method"] == "taskd.attach":
+            answer = {"task": "t1", "seq": 1, "state": "running"}
+            connection.send({"jsonrpc": "2.0", "id": request["id"], "result": answer})
+            event = {"task": "t1", "seq": 2, "at": 0, "event": "cancelled"}
+            connection.send({"jsonrpc": "2.0", "method": "taskd.event", "params": event})
+        else:
+            connection.send({"jsonrpc": "2.0", "id": request["id"], "result": request["params"]})
+
+    server = Scripted(*[handle] * 4)
+    code = """
+        $given = ['old', 'new', 'old', 'new'];
+        $token = function () use (&$given) { return array_shift($given); };
+        foreach ((new Taskd\\Client(token: $token))->map('f', [1]) as [$row, $result]) show([$row, $result]);
+        foreach ((new Taskd\\Client(token: $token))->task('t1')->events() as $event) show($event->event);
+    """
+    assert program(code, server.port).end() == [[1, [1]], "cancelled"]
+    server.close()
+    assert shown == ["old", "new", "old", "new"]

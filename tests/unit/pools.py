@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from msgspec import Raw
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.functions.registry import FunctionInfo
+from taskd.listeners.gate import Gate
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.exits import WorkerExit
@@ -51,6 +52,7 @@ class FakePool:
         """All orders except tasks: (what, worker, …)."""
         self.is_closing = False
         self.closed = Deferred()
+        self.printed_stacks = ""
         self.output = {}
         """The tail of what a task has printed, by the numbers of its worker and its own."""
 
@@ -76,6 +78,10 @@ class FakePool:
 
     def begun(self, number):
         return self.workers[number].begun
+
+    def stacks(self, number):
+        assert number in self.workers
+        return succeed(self.printed_stacks)
 
     def printed(self, number, task):
         return self.output.get((number, task), "")
@@ -208,14 +214,23 @@ class ServerCase(SynchronousTestCase):
         self.logged = []
 
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
-        """Make a server with so many workers, all ready; its functions are f and g by default."""
+        """Make a server with so many workers, all ready; its functions are f and g by default.
+
+        With a `verifier`, its connections need tokens.
+        """
+        verifier = more.pop("verifier", None)
         timeout = more.pop("timeout", None)
         details = more.pop("error_details", "message")
         config = SchedulerConfig(least, most or max(least, 1), **more)
         worker = SimpleNamespace(name="TaskWorker", max_result=MAX_MESSAGE, error_details=details)
         pool = SimpleNamespace(config=worker, start=self.start_pool)
         self.server = ServerConfig(pool, config, timeout).start(self.clock)
-        self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
+        limits = TcpLimits(unsent=UnsentLimits(max_unsent=1000))
+        self.gate = None
+        if verifier is not None:
+            shared = config.shared_priorities
+            self.gate = Gate(self.clock, verifier, now=self.clock.seconds, shared_priorities=shared)
+        self.factory = TaskFactory(self.clock, self.server, limits, gate=self.gate)
         if loaded:
             self.pool.load(*(functions or [function("f"), function("g")]))
             self.turn()

@@ -5,6 +5,10 @@ import type { Batch, Client, Progress, Task, TaskEvent } from "./taskd.js";
 
 const taskd: Client = connect("ws://127.0.0.1:8080", { connectTimeout: 5, onConnection: (is: boolean) => void is });
 
+connect("/", { token: "taskd_text" });
+connect("/", { token: () => sessionStorage["token"] as string | undefined });
+connect("/", { token: async () => ((await fetch("/taskd-token")).ok ? "text" : null) });
+
 export async function right(signal: AbortSignal): Promise<void> {
   const untyped: unknown = await taskd.call("hello");
   const text: string = await taskd.call<string>("hello", { name: "Ann" }, { timeout: 2, priority: 0, signal });
@@ -35,6 +39,8 @@ export async function right(signal: AbortSignal): Promise<void> {
 export async function wrong(): Promise<void> {
   // @ts-expect-error: arguments are an array or an object
   await taskd.call("hello", "Ann");
+  // @ts-expect-error: a token is a text
+  connect("/", { token: 5 });
   // @ts-expect-error: a call has no key
   await taskd.call("hello", [], { key: "k" });
   // @ts-expect-error: seconds are a number

@@ -44,7 +44,7 @@ class TaskdBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has no type
         super().__init__(alias, params)
         try:
             self.checked_options = BackendOptions.of(alias, self.options)
-            self._client = client_for(self.checked_options.server)
+            self._client = client_for(self.checked_options.server, self.checked_options.token)
         except ValueError as error:
             raise InvalidTaskBackend(str(error)) from error
 

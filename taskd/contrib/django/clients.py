@@ -26,13 +26,13 @@ PAUSE = 0.1
 
 
 @cache
-def client_for(server: str | None) -> Client:
-    """Return the client for a server's address, None for that of ``TASKD_SERVER``.
+def client_for(server: str | None, token: str | None = None) -> Client:
+    """Return the client for a server's address and a token, None for those of the environment.
 
     All backends of a process share it, since Django makes one for each thread and each
-    request. Raises `ValueError` if `server` is no address.
+    request. Raises `ValueError` if `server` is no address, or `token` is none.
     """
-    return Client(server)
+    return Client(server, token=token)
 
 
 def submit(client: Client, order: Order, **options: Any) -> str:

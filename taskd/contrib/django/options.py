@@ -13,13 +13,15 @@ __all__ = ["BackendOptions"]
 class BackendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ``OPTIONS`` of a backend.
 
-    `server` is the task server's address, None for that of ``TASKD_SERVER``. `timeout`
+    `server` is the task server's address, None for that of ``TASKD_SERVER``; `token` is the token that the
+    server is shown, None for that of ``TASKD_TOKEN``, if there is one. `timeout`
     is in seconds of run time, `keep` in seconds after the end of a task; `retries` is
     how many times more a task is tried that has raised. `modules` are imported by
     the app, besides the modules ``tasks`` of the installed apps.
     """
 
     server: str | None = None
+    token: str | None = None
     timeout: Annotated[float, Meta(gt=0)] | None = None
     retries: Annotated[int, Meta(ge=0)] | None = None
     keep: Annotated[float, Meta(ge=0)] | None = None

@@ -47,6 +47,9 @@ HANDLERS: dict[str, Handler] = {
 }
 """The handler of each operation in `taskd.web.api.table`."""
 
+_OPEN = frozenset({"getDescription"})
+"""The operations that need no token; without one, they show no functions."""
+
 
 class ApiResource:
     """The resource for every path of the API."""
@@ -71,6 +74,8 @@ class ApiResource:
             allowed = b", ".join(methods).decode()
             raise Problem(405, f"only {allowed} can be used here", headers={"Allow": allowed})
         operation, ids = found
+        is_open = operation.name in _OPEN and not request.requestHeaders.hasHeader(b"authorization")
+        caller = None if is_open else self._access.caller(request)
         if not accepts(request, *operation.types, PROBLEM_TYPE):
             raise Problem(406, f"this has no other form than {' or '.join(operation.types)}")
         query = query_of(request, operation.query)
@@ -78,7 +83,7 @@ class ApiResource:
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
         body = body_of(request, self._gateway.max_message - 1)
-        exchange = Exchange(self._gateway, request)
+        exchange = Exchange(self._gateway, request, caller)
         call = ApiCall(request, exchange, ids, query, body)
         Deferred.fromCoroutine(self._answer(call, operation)).addErrback(_broke, exchange)
         return NOT_DONE_YET

@@ -25,11 +25,15 @@ async def status(call: ApiCall) -> Response:
 
 
 async def description(call: ApiCall) -> Response:
-    """Describe the API, as an OpenAPI document with the functions that can be called."""
-    return Response(200, _document(bytes(await call.ask(FUNCTIONS))))
+    """Describe the API, as an OpenAPI document with the functions that can be called.
+
+    Where tokens are asked for, it has no functions without one.
+    """
+    functions = b"[]" if call.exchange.lacks_token else bytes(await call.ask(FUNCTIONS))
+    return Response(200, _document(functions))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _document(functions: bytes) -> bytes:
     """Return the document, which changes with the functions alone."""
     return msgspec.json.encode(openapi(msgspec.json.decode(functions, type=list[FunctionInfo])))

@@ -14,6 +14,7 @@ test("an hour has a step for each minute, with nothing where nothing happened", 
   const found = columns([point(NOW - 30, { succeeded: 3, run_mean: 2, run_max: 5 })], "hour", NOW);
   assert.equal(found.at.length, 61);
   assert.equal(found.at.at(-1), NOW - 30);
+  assert.deepEqual(found.seconds.slice(-2), [60, 30]);
   assert.deepEqual(found.succeeded.slice(-2), [0, 3]);
   assert.deepEqual(found.runMean.slice(-2), [null, 2]);
   assert.deepEqual(found.runMax.slice(-2), [null, 5]);

@@ -17,7 +17,7 @@ test("each attempt has its end, its error and what it printed", () => {
     event(7, "succeeded", { result: 6 }),
   ]);
   assert.equal(last, 7);
-  assert.deepEqual(notes, [{ event: "queued", at: 101, error: null }]);
+  assert.deepEqual(notes, [{ event: "accepted", at: 101, error: null }]);
   const [first, second] = attempts;
   assert.deepEqual(
     [first.number, first.outcome, first.started, first.ended, first.due, first.isLast],
@@ -47,7 +47,7 @@ test("what happens while nothing runs is a note, and so is being put back", () =
   ]);
   assert.equal(attempts.length, 1);
   assert.equal(attempts[0].outcome, "set_aside");
-  assert.deepEqual(notes.map(note => note.event), ["queued", "queued", "cancelled"]);
+  assert.deepEqual(notes.map(note => note.event), ["accepted", "queued", "cancelled"]);
 });
 
 test("of many partial results the newest are kept, and all are counted", () => {

@@ -1,6 +1,6 @@
 """Tests of what each method needs."""
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.policy import NEEDS, check_role
 from taskd.errors import NotAllowed
@@ -16,7 +16,7 @@ def may(grant: Grant, method: str) -> bool:
     return True
 
 
-class PolicyTests(TestCase):
+class PolicyTests(SynchronousTestCase):
     def test_every_method_of_a_server_has_its_needs(self):
         for method in ("status", "submit", "cancel", "pause", "get", "list"):
             self.assertIn(method, NEEDS)
@@ -40,7 +40,7 @@ class PolicyTests(TestCase):
         self.assertTrue(may(ANONYMOUS, "nothing"))
 
 
-class GrantTests(TestCase):
+class GrantTests(SynchronousTestCase):
     def test_an_owner_sees_its_own_tasks_and_an_operator_everybodys(self):
         self.assertTrue(Grant("alice").sees("alice"))
         self.assertFalse(Grant("alice").sees("bob"))

@@ -22,7 +22,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_a_command_like_no_other_is_answered_with_all(self):
         self.assertEqual(self.status("zzz"), USAGE)
-        self.assertIn("there are attach, call, cancel, ", self.printed[0])
+        self.assertIn("there are attach, audit, call, cancel, ", self.printed[0])
 
     def test_a_command_that_exists_is_run(self):
         self.assertEqual(self.status("status", "--help"), 0)

@@ -125,9 +125,9 @@ class BatchTests(BatchCase):
         self.patch(batch_methods, "ROWS_AT_ONCE", 1)
         add = self.store.batches.add
 
-        def add_and_fail(new, now):
+        def add_and_fail(new, now, allowance):
             self.fails = True
-            return add(new, now)
+            return add(new, now, allowance)
 
         self.patch(self.store.batches, "add", add_and_fail)
         client = self.connect()

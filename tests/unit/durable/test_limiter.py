@@ -1,5 +1,6 @@
 """The limits of functions between the store and the task server."""
 
+import itertools
 from collections import Counter
 
 from hypothesis import settings
@@ -9,17 +10,20 @@ from msgspec import Raw
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
+from taskd.durable import limiter as limiter_module
 from taskd.durable import window as window_module
+from taskd.durable.limit_keys import share_key
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Cancelled, WorkerLost
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Result, SubmitOptions
+from taskd.model import Failure, Grant, Options, Result, SubmitOptions
 from taskd.store.base import Changes, Filter
 from taskd.store.records import New, State
 from tests.unit.durable.test_tasks import DurableCase, FakeRunner, LastingStore
 
+OWNERS = ("", "ann", "bob")
 PARAMETERS = {"account": ParameterInfo([]), "text": ParameterInfo([])}
 
 
@@ -269,15 +273,19 @@ class Runs(RuleBasedStateMachine):
         for _ in range(12):
             self.clock.advance(0)
 
-    @rule(keys=st.lists(st.integers(1, 5), min_size=1, max_size=12), delay=st.sampled_from((0.0, 0.0, 3.0)))
-    def submit(self, keys, delay):
+    @rule(
+        keys=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+        delay=st.sampled_from((0.0, 0.0, 3.0)),
+        owner=st.sampled_from(OWNERS),
+    )
+    def submit(self, keys, delay, owner):
         for key in keys:
-            self.tasks.submit("f", Raw(b"[%d]" % key), SubmitOptions(delay=delay), lambda accepted: None)
+            self.tasks.submit("f", Raw(b"[%d]" % key), SubmitOptions(delay=delay), bool, grant=Grant(owner))
         self.turns()
 
-    @rule(key=st.integers(1, 5), count=st.integers(20, 60))
-    def flood(self, key, count):
-        self.submit([key] * count, 0.0)
+    @rule(key=st.integers(1, 5), count=st.integers(20, 60), owner=st.sampled_from(OWNERS))
+    def flood(self, key, count, owner):
+        self.submit([key] * count, 0.0, owner)
 
     @precondition(lambda self: self.runner.queue)
     @rule(count=st.integers(1, 8))
@@ -335,7 +343,118 @@ class Runs(RuleBasedStateMachine):
                 assert running[key] == min(self.CONCURRENCY, count), (key, running, unfinished)
 
 
+class OwnedRuns(Runs):
+    """The same with a function that has no limits: its tasks are claimed by owner."""
+
+    def __init__(self):
+        self.at_once, limiter_module.OWNERS_TASKS = limiter_module.OWNERS_TASKS, 4
+        self.first, window_module.FIRST_WINDOW = window_module.FIRST_WINDOW, self.WINDOW
+        super().__init__()
+
+    def teardown(self):
+        super().teardown()
+        limiter_module.OWNERS_TASKS, window_module.FIRST_WINDOW = self.at_once, self.first
+
+    def use(self, key):
+        self.tasks.use([limited()])
+        self.turns()
+
+    @invariant()
+    def every_key_has_what_it_may_have(self):
+        """Check that the tasks of every owner run, as far as the window has room for each."""
+        claimed = Counter(task.subscriber.record.new.owner for task in self.runner.queue + self.running)
+        unfinished = Counter(
+            record.new.owner for record in self.store.find(Filter([State.WAITING, State.RUNNING]), "", 10_000)
+        )
+        for owner, count in unfinished.items():
+            if not self.is_paused and claimed.total() <= self.WINDOW // 2:
+                assert claimed[owner] >= min(count, 1), (owner, claimed, unfinished)
+        if claimed.keys() > {""}:
+            assert claimed.total() <= self.WINDOW + len(OWNERS)
+
+
+class OwnerTests(LimitCase):
+    limits = {}
+
+    def submit_for(self, owner, count=1):
+        for _ in range(count):
+            self.tasks.submit("f", Raw(b"[1]"), Options(), bool, grant=Grant(owner))
+        self.turns()
+
+    def claimed(self):
+        return Counter(task.subscriber.record.new.owner for task in self.runner.queue)
+
+    def open(self, *owned):
+        """Start with a store that has so many tasks of each of some owners."""
+        self.store, self.runner = LastingStore(), FakeRunner()
+        numbers = itertools.count()
+        for owner, count in owned:
+            news = [
+                New(f"{next(numbers):09}", "f", b"[1]", limit_key=share_key(owner, None), owner=owner)
+                for _ in range(count)
+            ]
+            self.store.write(Changes(news), 999.0)
+        self.start()
+
+    def test_any_number_of_tasks_of_one_owner_leave_room_for_the_others(self):
+        self.open(("ann", 12_000), ("bob", 1), ("", 1))
+        self.assertEqual((self.claimed()["bob"], self.claimed()[""]), (1, 1))
+        self.assertLessEqual(self.claimed()["ann"], 600)
+        self.submit_for("cid")
+        self.assertEqual(self.claimed()["cid"], 1)
+
+    def test_the_task_of_an_owner_is_claimed_although_others_have_filled_the_window(self):
+        self.patch(window_module, "WINDOW", 1000)
+        self.open(*((f"ann{number}", 210) for number in range(9)))
+        self.assertGreaterEqual(self.claimed().total(), 1000)
+        self.submit_for("bob")
+        self.submit_for("bob")
+        self.assertEqual(self.claimed()["bob"], 1)
+        while self.runner.queue:
+            self.finish()
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 9 * 210 + 2})
+
+    def test_tasks_of_nobody_are_claimed_beside_those_of_owners(self):
+        self.open(("", 700))
+        self.submit_for("ann", 300)
+        self.submit_for("", 300)
+        while self.runner.queue:
+            self.finish()
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 1300})
+
+    def test_the_tasks_of_an_owner_are_all_run_in_their_order(self):
+        self.submit_for("ann", 500)
+        seen = []
+        while self.runner.queue:
+            seen.append(self.runner.queue[0].subscriber.record.new.id)
+            self.finish()
+        self.assertEqual((len(seen), seen), (500, sorted(seen)))
+
+    def test_a_function_may_get_and_lose_limits_while_its_tasks_have_owners(self):
+        self.submit_for("ann", 300)
+        self.use(concurrency=1, concurrency_key="account")
+        self.submit_for("bob", 2)
+        self.use()
+        self.submit_for("cid", 2)
+        while self.runner.queue:
+            self.finish()
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 304})
+
+    def test_large_arguments_fill_the_window(self):
+        self.patch(window_module, "WINDOW_BYTES", 100)
+        self.submit_for("ann", 300)
+        self.assertLessEqual(self.claimed().total(), 300)
+        while self.runner.queue:
+            self.finish()
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 300})
+
+
 class RunsTests(LimitCase):
+    def test_every_owner_is_served_whatever_happens(self):
+        case = OwnedRuns.TestCase
+        case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+        case("runTest").runTest()
+
     def test_no_key_has_more_than_its_limit_and_none_stalls_whatever_happens(self):
         case = Runs.TestCase
         case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

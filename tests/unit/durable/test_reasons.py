@@ -3,6 +3,7 @@
 from msgspec import Raw
 
 from taskd.durable import window as window_module
+from taskd.durable.reasons import why
 from taskd.errors import Cancelled, TaskFailed, WorkerLost
 from taskd.functions.durability import Rate
 from taskd.model import Failure, Result, SubmitOptions
@@ -17,7 +18,7 @@ class ReasonCase(LimitCase):
     limits = {}
 
     def why(self, task):
-        return self.tasks.why(self.store.get(task))
+        return why(self.store.get(task), self.tasks, self.tasks.now())
 
     def reason(self, task):
         return self.why(task).reason

@@ -23,13 +23,14 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Raised, Result, SubmitOptions
+from taskd.model import OPERATOR, Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.scheduler.quotas import Quota
 from taskd.server.position import Position
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State, last_seq
-from tests.unit.tasks import make_task
+from tests.unit.tasks import make_lane, make_task
 
 
 class FakeRunner:
@@ -48,6 +49,12 @@ class FakeRunner:
         task.state = TaskState.WAITING
         self.queue.append(task)
         return task
+
+    def limit(self, grant):
+        return Quota(grant)
+
+    def stored_lane(self, owner, running):
+        return make_lane(owner)
 
     def cancel(self, task):
         self.cancelled.append(task)
@@ -447,7 +454,7 @@ class RetryTests(DurableCase):
             shown = json.loads(page.events[-1].data)
             self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
             self.assertEqual(shown["error"]["message"], "no")
-            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, tracebacks=True))
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, grant=OPERATOR))
             self.assertEqual(json.loads(page.events[-1].data)["traceback"], "the trace")
             self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 

@@ -79,10 +79,6 @@ class KindTests(SynchronousTestCase):
             (Annotated[int, msgspec.Meta(gt=0)], ["integer"]),
             (Annotated[int | None, msgspec.Meta(title="a")], ["integer", "null"]),
             (NewType("A", NewType("B", float)), ["number"]),
-            (bytes, ["string"]),
-            (datetime.datetime, ["string"]),
-            (datetime.timedelta | None, ["string", "null"]),
-            (uuid.UUID, ["string"]),
             (Path, ["string"]),
             (decimal.Decimal, ["string", "number"]),
             (dict, ["object"]),
@@ -103,6 +99,19 @@ class KindTests(SynchronousTestCase):
             (B, ["integer"]),
         ]:
             self.assertEqual(kinds_of(annotation), [Kind(name) for name in expected], annotation)
+
+    def test_a_text_that_is_written_in_a_certain_way_has_its_format(self):
+        for annotation, written in [
+            (bytes, "base64"),
+            (bytearray, "base64"),
+            (datetime.datetime, "date-time"),
+            (datetime.date | None, "date"),
+            (datetime.time, "time"),
+            (datetime.timedelta, "duration"),
+            (uuid.UUID, "uuid"),
+        ]:
+            self.assertEqual(kinds_of(annotation)[0], Kind("string", format=written), annotation)
+        self.assertEqual(kinds_of(list[datetime.date])[0].items, [Kind("string", format="date")])
 
     def test_an_enumeration_has_its_values(self):
         for annotation, expected in [

@@ -1,18 +1,21 @@
 """The signature that callers have to keep to, whatever a function is wrapped in."""
 
 import dataclasses
+import datetime
+import enum
 import functools
 import inspect
 from typing import TYPE_CHECKING, Annotated, NotRequired, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidParams
 from taskd.functions.descriptions import describe_parameters, signature_text
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import Function, Registry
+from taskd.functions.secrets import Secret
 from taskd.functions.signatures import explain_misfit, innermost, signature, takes_signature_of_another
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+
+
+class Level(enum.Enum):
+    HIGH = "high"
 
 
 @dataclasses.dataclass
@@ -387,6 +394,33 @@ class DescriptionTests(SynchronousTestCase):
                 "more": (False, "more_names", ["integer", "null"], "int | None"),
             },
         )
+
+    def test_a_default_is_described_if_a_form_has_room_for_it(self):
+        for default, described in [
+            ("A4", "A4"),
+            (3, 3),
+            (-0.5, -0.5),
+            (True, True),
+            (Level.HIGH, "high"),
+            (datetime.date(2026, 12, 24), "2026-12-24"),
+            ("x" * 101, UNSET),
+            (2**60, UNSET),
+            (float("nan"), UNSET),
+            (None, UNSET),
+            ([], UNSET),
+        ]:
+
+            def function(a=default):
+                pass
+
+            found = describe_parameters(Parameters(function))["a"]
+            self.assertEqual(found.default, described, default)
+
+    def test_the_default_of_a_secret_is_not_described(self):
+        def function(key: Annotated[str, Secret] = "swordfish"):
+            pass
+
+        self.assertIs(describe_parameters(Parameters(function))["key"].default, UNSET)
 
     def test_a_summary_is_that_of_the_function_not_of_what_holds_it(self):
         def documented():

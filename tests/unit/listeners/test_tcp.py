@@ -39,6 +39,15 @@ class FakeServer:
         self.budget = Budget()
         self.parties = Parties()
 
+    def known_functions(self):
+        return {}
+
+    def read_again(self, requester):
+        pass
+
+    def gone(self, requester):
+        requester.watches = 0
+
     def submit(self, requests, requester):
         self.waiting += [(request, requester) for request in requests]
 

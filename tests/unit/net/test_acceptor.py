@@ -147,11 +147,20 @@ class AcceptorTests(AcceptorTestCase):
         self.assertEqual(len(self.port.transports), 4)
 
     def test_the_connections_of_the_process_itself_are_let_in_and_do_not_count(self):
-        self.door.own.add(("127.0.0.1", 7))
+        self.door.own.add((("127.0.0.1", 7), ""))
         for _ in range(9):
             self.arrive("127.0.0.1", 7)
         self.assertEqual((len(self.port.transports), self.door.admission.used), (9, 0))
         self.port.transports[0].close()
+
+    def test_an_address_with_as_many_connections_as_one_may_have_displaces_nobody(self):
+        self.door.admission.most_each = 2
+        self.room = 9
+        for _ in range(3):
+            self.arrive()
+        self.assertEqual((len(self.port.transports), self.room), (2, 9))
+        self.arrive("192.0.2.2")
+        self.assertEqual(len(self.port.transports), 3)
 
     def test_refusals_are_logged_once_a_second(self):
         warnings = []

@@ -10,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy
+from taskd.model import Grant
 from taskd.scheduler import FunctionStats, Scheduler, TaskState, WorkerState
 from taskd.scheduler.actions import (
     AbandonTask,
@@ -22,6 +23,7 @@ from taskd.scheduler.actions import (
 from taskd.scheduler.batching import BATCHED_LIMIT, LATE_SECONDS, MAX_TASKS_PER_WORKER, SHORT_WORKERS
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Lane, Party
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.scheduler import MAX_LOSSES
 from taskd.scheduler.states import StopStep
 from taskd.scheduler.task import Task
@@ -95,7 +97,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended = {}
         self.attempts = {}
         self.deadlines = {}
-        party = Party("one")
+        self.party = party = Party("one")
         lanes = [Lane(party), Lane(party), Lane(Party("other"))]
         self.subscribers = [FakeSubscriber(lane=lane) for lane in lanes]
 
@@ -106,8 +108,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tasks=st.sampled_from([None, None, 1, 3]),
         processors=st.integers(1, 2),
         shared=st.booleans(),
+        running=st.sampled_from([None, None, 1, 2]),
     )
-    def begin(self, least, more, max_queue, max_tasks, processors, shared):
+    def begin(self, least, more, max_queue, max_tasks, processors, shared, running):
+        self.quota = None if running is None else Quota(Grant("one", running=running))
+        self.party.quota = self.quota
         self.config = SchedulerConfig(
             least,
             max(least + more, 1),
@@ -147,9 +152,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 priority=priority,
                 limit=limit,
                 deadline=None if deadline is None else self.now + deadline,
+                quota=self.subscribers[subscriber].lane.party.quota,
             )
             is_full = len(self.startable()) >= self.config.max_queue + len(self.idle())
             is_full = is_full and not self.has_share_left(task.lane)
+            is_full |= task.quota is not None and task.quota.waiting >= self.config.max_queue
             try:
                 self.scheduler.submit(task)
             except Busy as error:
@@ -173,6 +180,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def startable(self):
         """All waiting tasks but those whose lanes are set aside."""
         return [task for task in self.waiting() if task.lane.aside is None]
+
+    def is_throttled(self, lane):
+        return any(each.lane is lane and each.is_full for each in self.subscribers)
 
     def has_share_left(self, lane):
         """Count what parties and lanes hold, as the protocol describes it."""
@@ -224,6 +234,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.config.max_tasks is not None:
                 done = self.scheduler.fleet.workers[number].done
                 assert done + len(worker.tasks) <= self.config.max_tasks
+        if self.quota is not None and not self.quota.is_full:
+            resting = [task.lane for task in self.waiting() if task not in self.startable()]
+            assert not self.idle() or all(self.is_throttled(lane) for lane in resting)
         if self.startable() and self.idle():
             # Short tasks wait for workers that run batches, but no other task at the head of a line does.
             assert self.all_short_run()
@@ -484,6 +497,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert stats.waiting == sum(task.stats is stats for task in waiting)
         assert scheduler.fleet.running == sum(task.state is TaskState.GIVEN for task in given)
         assert scheduler.is_empty == (not self.in_flight())
+        if self.quota is not None:
+            assert self.quota.waiting == sum(task.quota is not None for task in waiting)
+            assert self.quota.running == sum(task.quota is not None for task in given)
+            assert self.quota.running <= self.quota.grant.running
 
     @invariant()
     def workers_have_what_the_scheduler_thinks_they_have(self):

@@ -1,13 +1,15 @@
 """Tests of the audit log."""
 
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.model import Grant
-from taskd.server.audit import Audit, AuditEntry
+from taskd.server.audit import Audit
+from taskd.store.audit import AuditEntry
 
 
-class AuditTests(TestCase):
+class AuditTests(SynchronousTestCase):
     def test_an_entry_has_who_did_what_and_when(self):
-        audit = Audit(lambda: 17.0)
+        audit = Audit(Clock(), lambda: 17.0)
         audit.note(Grant("alice"), "cancel", task="abc")
-        self.assertEqual(list(audit.recent), [AuditEntry(17.0, "alice", "submit", "cancel", None, "abc")])
+        self.assertEqual(list(audit.unwritten), [AuditEntry(17.0, "alice", "submit", "cancel", None, "abc")])

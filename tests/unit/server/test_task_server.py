@@ -660,6 +660,7 @@ class StatusTests(LoggingCase):
                 "seconds": 2.0,
                 "function": "f",
                 "task": 1,
+                "owner": "",
                 "tasks": 1,
                 "stopping": None,
                 "done": 0,

@@ -33,7 +33,8 @@ class EnvironmentTests(SynchronousTestCase):
         self.assertIn("variables that begin with TASKD_ are options", str(error))
 
     def test_variables_of_clients_and_of_the_app_for_mails_are_left_to_them(self):
-        self.assertEqual(texts(TASKD_SERVER="h:1", TASKD_MAIL_URL="smtp://h", TASKD_CONFIG="a.toml"), {})
+        self.assertEqual(texts(TASKD_SERVER="h:1", TASKD_TOKEN="t", TASKD_MAIL_URL="smtp://h"), {})
+        self.assertEqual(texts(TASKD_CONFIG="a.toml"), {})
 
     def test_variables_that_kubernetes_sets_for_services_called_taskd_are_ignored(self):
         self.assertEqual(

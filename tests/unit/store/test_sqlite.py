@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.opening import open_store
-from taskd.store import sqlite as sqlite_module
+from taskd.store import sqlite_claims as claims_module
 from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
@@ -112,7 +112,7 @@ class FailureTests(SqliteCase):
 
 class ClaimTests(SqliteCase):
     def test_a_claim_ends_with_the_task_whose_arguments_reach_its_limit(self):
-        self.patch(sqlite_module, "CLAIM_BYTES", 20)
+        self.patch(claims_module, "CLAIM_BYTES", 20)
         store = self.open()
         store.write(Changes([New(str(number), "f", b"x" * 9) for number in range(5)]), 1.0)
         for expected in (["0", "1", "2"], ["3", "4"], []):

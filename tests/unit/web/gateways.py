@@ -8,6 +8,7 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import TaskdError
+from taskd.listeners.gate import Gate, GatedBackend
 from taskd.listeners.origins import Origins
 from taskd.listeners.peers import Peers
 from taskd.listeners.websocket import WebSocketFactory
@@ -181,6 +182,10 @@ class GatewayCase(SynchronousTestCase):
     """A test with a gateway; `client` is its first client."""
 
     limit = 32 * LONGEST
+    verifier = None
+    """What knows the tokens, if they are asked for; the time is that of the reactor."""
+
+    compresses = False
 
     def setUp(self):
         self.reactor = Reactor()
@@ -188,13 +193,19 @@ class GatewayCase(SynchronousTestCase):
         watch_budget(self.reactor, self.budget)
         self.backend = Backend(self.budget)
         self.peers = Peers(self.reactor, self.budget)
+        self.gate, backend = None, self.backend
+        if self.verifier is not None:
+            self.gate = Gate(self.reactor, self.verifier, now=self.reactor.seconds)
+            backend = GatedBackend(self.gate, self.backend)
         self.factory = WebSocketFactory(
             self.reactor,
-            self.backend,
+            backend,
             self.peers,
             origins=Origins(["https://app.example"], ["tasks.example"]),
             max_message=LONGEST,
             max_in_flight=100,
+            gate=self.gate,
+            compresses=self.compresses,
         )
         root = Root(SimpleNamespace(factory=self.factory, readiness=None))
         self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1)

@@ -98,9 +98,10 @@ export class Actions {
     const params = worker === undefined ? {} : { worker };
     let stacks;
     if (!(await report(async () => (stacks = await this.#call("taskd.stacks", params)), () => null))) return;
+    const textOf = ({ stack }) => (stack === null ? t("ops.stacks.none") : stack || t("ops.stacks.waits"));
     const shown = stacks.map(each => [
-      h("h3", {}, t("ops.stacks.of", { ...each, function: each.function ?? t("ops.stacks.nothing"), time: age(each.seconds) })),
-      h("pre", { tabindex: 0, "aria-label": t("ops.stacks.label", { worker: each.worker }) }, each.stack || t("ops.stacks.none")),
+      h("h3", {}, each.function ? t("ops.stacks.of", { ...each, time: age(each.seconds) }) : t("ops.stacks.ofIdle", each)),
+      h("pre", { tabindex: 0, "aria-label": t("ops.stacks.label", { worker: each.worker }) }, textOf(each)),
     ]);
     const content = stacks.length ? shown.flat() : [h("p", {}, t("ops.stacks.none"))];
     await ask({ heading: t("ops.stacks.heading"), content, buttons: [{ value: "", text: t("ops.close") }], kind: "wide" });

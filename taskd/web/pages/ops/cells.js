@@ -24,8 +24,9 @@ export function link(cell, value, href, title) {
 }
 
 /** Show the state of a task, a worker or a function: a word, with a mark and a colour. */
-export function badge(element, state, word = t(`ops.states.${state}`)) {
-  setAttribute(element, "class", `badge ${state}`);
+export function badge(element, state, word = t(`states.${state}`)) {
+  setAttribute(element, "class", "state");
+  setAttribute(element, "data-state", state);
   setText(element, word);
 }
 

@@ -29,7 +29,7 @@ export class Chart {
       ...series.map(({ name, label }, index) => h("li", {}, h("span", { class: `swatch ${name}` }), label, this.#values[index])),
     );
     this.#canvas = h("div", { class: "plot", role: "img" });
-    this.element = h("figure", { class: "chart" }, h("figcaption", {}, h("h3", {}, heading), this.#legend), this.#canvas);
+    this.element = h("figure", { class: "chart" }, h("figcaption", {}, h("h2", {}, heading), this.#legend), this.#canvas);
     new ResizeObserver(() => this.#resize()).observe(this.#canvas);
     scheme.addEventListener("change", () => this.#build());
   }
@@ -60,23 +60,22 @@ export class Chart {
   }
 
   #options(width) {
-    const style = getComputedStyle(document.documentElement);
-    const color = name => style.getPropertyValue(name).trim();
+    const color = name => resolved(this.#canvas, name);
     const axis = {
       stroke: color("--muted"),
       grid: { stroke: color("--line"), width: 1 },
       ticks: { show: false },
-      font: `11px ${style.fontFamily || "sans-serif"}`,
+      font: `11px ${getComputedStyle(this.#canvas).fontFamily}`,
     };
     return {
       width,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(tickTime), space: 70 },
+        { ...axis, values: (_, ticks) => ticks.map(tickTime), space: 70, size: 26 },
         { ...axis, values: (_, ticks) => ticks.map(this.#write), size: 56 },
       ],
       series: [{}, ...this.#series.map(each => drawn(each, color(`--chart-${each.name}`)))],
@@ -100,6 +99,14 @@ function drawn({ kind }, stroke) {
   if (kind === "bars") return { ...line, width: 0, fill: stroke, paths: globalThis.uPlot.paths.bars({ size: [0.8, 24] }) };
   // A single point between two gaps has no line.
   return { ...line, points: { show: true, size: 3, fill: stroke, width: 0 } };
+}
+
+/** Return the colour that a custom property has at present: the property itself may have one for each scheme. */
+function resolved(element, name) {
+  element.style.color = `var(${name})`;
+  const { color } = getComputedStyle(element);
+  element.style.color = "";
+  return color;
 }
 
 function faded(color, part) {

@@ -1,6 +1,8 @@
 /** Numbers, times and texts as an operator reads them. Times are in seconds, as on the wire. */
 import { language, t } from "../shared/i18n.js";
 
+const numbers = new Intl.NumberFormat(language);
+
 const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86400;
@@ -38,10 +40,10 @@ function rounded(value, digits) {
   return value >= 10 ** digits ? String(Math.round(value)) : String(Number(value.toPrecision(digits)));
 }
 
-/** Write a count with thin spaces between thousands: "12 345". */
+/** Write a count in groups of thousands: "12,345". */
 export function count(value) {
   if (value === null || value === undefined) return NOTHING;
-  return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  return numbers.format(Math.round(value));
 }
 
 /** Write a count for where there is little room: "999", "1.2k", "35k", "1.5M". */
@@ -52,10 +54,11 @@ export function compact(value) {
   return `${rounded(value / 1e6, 2)}M`;
 }
 
-/** Write a rate: "0", "0.4", "12", "1.2k". */
+/** Write a rate: "0", "0.25", "4.5", "12", "1.2k". */
 export function rate(value) {
   if (value === null || value === undefined) return NOTHING;
-  if (value > 0 && value < 0.1) return "<0.1";
+  if (value > 0 && value < 0.01) return "<0.01";
+  if (value < 1) return rounded(value, 2);
   return value < 10 ? String(Number(value.toFixed(1))) : compact(Math.round(value));
 }
 

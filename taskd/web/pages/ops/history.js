@@ -14,7 +14,7 @@ export function asked(range, now, name = null) {
 }
 
 /**
- * Return the columns of a range: `at` and, for each of its steps, what happened.
+ * Return the columns of a range: for each of its steps when it began (`at`), how long it was, and what happened.
  *
  * Counts are summed over the points of a step, and are 0 where nothing is known to have happened. Mean times are
  * weighted by the runs; they, and the greatest ones, are null where nothing ran. Percentiles cannot be
@@ -28,7 +28,8 @@ export function columns(points, range, now) {
   for (const point of points) steps[Math.floor((point.at - first) / step)]?.add(point);
   return {
     at: steps.map((_, index) => first + index * step),
-    step,
+    // The last step is not over.
+    seconds: steps.map((_, index) => Math.max(1, Math.min(step, now - first - index * step))),
     submitted: steps.map(each => each.submitted),
     succeeded: steps.map(each => each.succeeded),
     failures: steps.map(each => each.failures),

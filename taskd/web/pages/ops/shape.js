@@ -85,6 +85,11 @@ export function queueBy(member, rows) {
   );
 }
 
+/** Return whether a server takes no new tasks until it is to take them again. */
+export function isDraining(status) {
+  return status?.unready?.reason === "draining";
+}
+
 /**
  * Return what an operator should look at now, the worst first: `{ level, kind, ... }`.
  *
@@ -94,17 +99,17 @@ export function alarms(status) {
   const found = [];
   const add = (level, kind, more = {}) => found.push({ level, kind, ...more });
   if (status.stopping) add("warn", "stopping");
-  if (status.draining) add("warn", "draining");
+  if (isDraining(status)) add("warn", "draining");
   const { code, store, unready } = status;
   if (code.state === "failed") add("bad", "codeFailed");
   if (code.state === "waiting") add("bad", "codeWaiting", { reason: code.reason, seconds: code.next_try });
   if (store?.fault) add("bad", "storeFault", { fault: store.fault });
-  if (unready && !status.stopping && !status.draining && !found.length) {
+  if (unready && !found.length) {
     add("bad", "unready", { reason: unready.detail || unready.reason });
   }
   if (status.waiting >= status.max_queue) add("bad", "queueFull", { limit: status.max_queue });
   if (status.budget.held > status.budget.limit * 0.9) add("warn", "memoryFull", { ...status.budget });
-  for (const name of store?.paused ?? []) add("warn", "paused", { name });
-  if (status.log_lines_lost) add("warn", "logLost", { number: status.log_lines_lost });
+  if (store?.paused.length) add("warn", "paused", { names: store.paused.join(", ") });
+  if (status.log_lines_lost) add("warn", "logLost", { count: status.log_lines_lost });
   return found.sort((a, b) => (a.level === b.level ? 0 : a.level === "bad" ? -1 : 1));
 }

@@ -1,9 +1,9 @@
 /**
  * A table of any length, of which only the rows in sight are in the document.
  *
- * Its columns are `{ name, heading, show(cell, row), sortBy, isNumber, isWide, isMinor }`: `show` fills a cell, which may be
+ * Its columns are `{ name, heading, show(cell, row), sortBy, isNumber, isWide, isMinor, isBare }`: `show` fills a cell, which may be
  * there already; with `sortBy(row)` the heading sorts by it; `isMinor` columns are left out on narrow screens,
- * and the rest of the width goes to those that are `isWide`. With a `selection` each row has a checkbox.
+ * the rest of the width goes to those that are `isWide`, and the heading of an `isBare` one is for screen readers alone. With a `selection` each row has a checkbox.
  *
  * The rows' links, buttons and boxes are one stop of the tab key: the arrow keys go from row to row.
  */
@@ -143,8 +143,9 @@ export class Table {
   // --- the order ---
 
   #heading(column) {
-    const { name, heading, sortBy } = column;
+    const { name, sortBy, isBare } = column;
     const attributes = { scope: "col", class: classOf(column) };
+    const heading = isBare ? h("span", { class: "visually-hidden" }, column.heading) : column.heading;
     if (!sortBy) return h("th", attributes, heading);
     const element = h("th", attributes, h("button", { type: "button", onclick: () => this.#sortBy(name) }, heading));
     setAttribute(element, "data-name", name);

@@ -23,7 +23,7 @@ const KEPT_PARTIALS = 50;
  *
  * An attempt has `number`, `started`, `ended` and `outcome` (null while it runs), `error`, `traceback`, `output`,
  * `memory` (KiB), `due` (when the next one is), `progress` (the newest), `partials` (the newest) and `partialCount`.
- * Notes are events outside attempts: `{ event, at, error }`. `last` is the number of the newest event.
+ * Notes are events outside attempts: `{ event, at, error }`; the first "queued" is "accepted", others put the task back. `last` is the number of the newest event.
  */
 export function readLog(events) {
   const log = { attempts: [], notes: [], last: 0 };
@@ -50,7 +50,8 @@ function addEvent({ attempts, notes }, event) {
     running.partials.push(event.value);
     if (running.partials.length > KEPT_PARTIALS) running.partials.shift();
   } else {
-    notes.push({ event: event.event, at: event.at, error: event.error ?? null });
+    const isFirst = event.event === "queued" && !attempts.length && !notes.length;
+    notes.push({ event: isFirst ? "accepted" : event.event, at: event.at, error: event.error ?? null });
   }
 }
 

@@ -8,11 +8,11 @@ import { t } from "./i18n.js";
  * `buttons` are `{ value, text, kind }`, `kind` being "primary" or "danger"; the first has the focus unless an element of the
  * content has `autofocus`. `check(value)` may return an element to put the focus back on, and then the dialog stays.
  */
-export function ask({ heading, content = [], buttons, check = () => null }) {
+export function ask({ heading, content = [], buttons, check = () => null, kind = "" }) {
   const id = newId("dialog");
   const dialog = h(
     "dialog",
-    { "aria-labelledby": id, class: "dialog" },
+    { "aria-labelledby": id, class: `dialog ${kind}` },
     h(
       "form",
       { method: "dialog", novalidate: true },

@@ -1,7 +1,10 @@
 /** What all pages have around their content: who is signed in, whether there is a connection, and the sign-in. */
 import { ask } from "./dialog.js";
-import { h, newId, setText } from "./dom.js";
+import { h, newId, setAttribute, setText } from "./dom.js";
 import { hasText, t } from "./i18n.js";
+
+/** The characters of a token: a websocket could not carry others. */
+const TOKEN = /^[\w.~+-]+$/;
 
 /** Ask for a token until there is one, and return it. */
 export async function askToken(reason) {
@@ -13,9 +16,16 @@ export async function askToken(reason) {
     spellcheck: "false",
     autofocus: true,
     required: true,
-    "aria-describedby": `${id}-help`,
+    "aria-describedby": `${id}-help ${id}-error`,
   });
+  const error = h("p", { class: "field-error", id: `${id}-error`, role: "alert" });
   const why = `signIn.reasons.${reason}`;
+  const check = () => {
+    const isGood = TOKEN.test(input.value.trim());
+    setText(error, isGood ? "" : t("signIn.reasons.malformed"));
+    setAttribute(input, "aria-invalid", isGood ? null : "true");
+    return isGood ? null : input;
+  };
   for (;;) {
     await ask({
       heading: t("signIn.heading"),
@@ -23,12 +33,13 @@ export async function askToken(reason) {
         hasText(why) && h("p", { class: "notice warning" }, t(why)),
         h("label", { for: id }, t("signIn.label")),
         input,
+        error,
         h("p", { id: `${id}-help`, class: "hint" }, t("signIn.help")),
       ].filter(Boolean),
       buttons: [{ value: "in", text: t("signIn.verb"), kind: "primary" }],
-      check: () => (input.value.trim() ? null : input),
+      check,
     });
-    if (input.value.trim()) return input.value.trim();
+    if (!check()) return input.value.trim();
   }
 }
 

@@ -16,17 +16,25 @@ const NEEDS_TOKEN = new Set(["no token", "expired", "unknown", "malformed"]);
 /** Whom a server without tokens takes everybody for. */
 const ANYBODY = { owner: "", role: "submit", functions: ["*"], args: {}, expires: null, limits: {}, anonymous: true };
 
+/** Seconds before the end of a token within which a new one is asked for. */
+const SOON = 60;
+
 /** Return why another token is needed, if an error says so. */
 export function tokenReason(error) {
-  const reason = error?.code === NOT_ALLOWED ? error.data?.reason : undefined;
+  if (error?.code !== NOT_ALLOWED) return undefined;
+  const reason = error.data?.reason ?? "unknown"; // a connection that was refused has none
   return NEEDS_TOKEN.has(reason) ? reason : undefined;
 }
+
+const now = () => Date.now() / 1000;
 
 export class Session {
   #askToken;
   #onConnection;
   #token = sessionStorage.getItem(TOKEN);
   #asking;
+  #opening;
+  #isExpiring = () => false;
 
   /** The client of taskd.js; another one after a sign-in. */
   client;
@@ -47,19 +55,29 @@ export class Session {
     return this.#token !== null;
   }
 
-  /** Connect, and return once the server has let the reader in. */
-  async open() {
+  /** Connect, and return once the server has let the reader in. If it does not any more, call this again. */
+  open(reason) {
+    this.#opening ??= this.#open(reason).finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #open(reason) {
     for (;;) {
+      if (reason) await this.#renew(reason);
       this.#connect();
       try {
         this.caller = await this.#whoami();
-        return;
+        break;
       } catch (error) {
-        const reason = tokenReason(error);
+        reason = tokenReason(error);
         if (!reason) throw error;
-        await this.#renew(reason);
       }
     }
+    const { expires } = this.caller;
+    // If it is over already, this clock differs from that of the server, which will say when it is over.
+    this.#isExpiring = expires === null || expires < now() ? () => false : () => expires - now() < SOON;
   }
 
   /** Forget the token, and load the page again. */
@@ -85,10 +103,9 @@ export class Session {
     }
   }
 
-  /** Return the token; a new one if it has expired. */
+  /** Return the token; a new one if it is about to end. */
   async #current() {
-    const { expires } = this.caller;
-    if (expires !== null && expires <= Date.now() / 1000) await this.#renew("expired");
+    if (this.#isExpiring()) await this.#renew("expired");
     return this.#token;
   }
 
@@ -101,7 +118,7 @@ export class Session {
       this.#asking = undefined;
     }
     sessionStorage.setItem(TOKEN, this.#token);
-    this.caller = { ...this.caller, expires: null };
+    this.#isExpiring = () => false;
   }
 }
 

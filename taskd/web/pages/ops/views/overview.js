@@ -42,7 +42,8 @@ export class Overview {
       series: [
         { name: "wait", label: t("ops.charts.waitMean"), kind: "line" },
         { name: "run", label: t("ops.charts.runMean"), kind: "line" },
-        { name: "p95", label: t("ops.charts.runP95"), kind: "line" },
+        { name: "wait95", label: t("ops.charts.waitP95"), kind: "line" },
+        { name: "run95", label: t("ops.charts.runP95"), kind: "line" },
       ],
       write: duration,
     });
@@ -142,13 +143,13 @@ export class Overview {
     if (!live.history) return;
     const found = columns(live.history, this.#range, live.at);
     const { succeeded, failures, waitMax, runMax } = totals(found);
-    const perSecond = values => values.map(value => value / found.step);
+    const perSecond = values => values.map((value, index) => value / found.seconds[index]);
     this.#throughput.show(
       [found.at, perSecond(found.succeeded.map((value, index) => value + found.failures[index])), perSecond(found.failures)],
       t("ops.charts.throughputSummary", { range: t(`ops.ranges.${this.#range}`), succeeded, failures }),
     );
     this.#times.show(
-      [found.at, found.waitMean, found.runMean, found.runP95],
+      [found.at, found.waitMean, found.runMean, found.waitP95, found.runP95],
       t("ops.charts.timesSummary", { range: t(`ops.ranges.${this.#range}`), wait: duration(waitMax), run: duration(runMax) }),
     );
   }
@@ -200,7 +201,7 @@ function tilesOf(status, live) {
     {
       name: "workers",
       value: t("ops.tiles.busy", { busy, all: status.workers.length }),
-      more: parts.map(([state, number]) => t("ops.tiles.inState", { number, state: t(`ops.states.${state}`) })).join(", ") || t("ops.tiles.allBusy"),
+      more: parts.map(([state, number]) => t("ops.tiles.inState", { number, state: t(`ops.workerStates.${state}`) })).join(", ") || t("ops.tiles.allBusy"),
       href: hashOf({ section: "workers" }),
     },
     {
@@ -238,7 +239,8 @@ function runningTable(app) {
       { name: "seconds", heading: t("ops.columns.runs"), isNumber: true, show: (cell, row) => cells.text(cell, age(row.seconds)) },
       {
         name: "act",
-        heading: "",
+        heading: t("ops.columns.act"),
+        isBare: true,
         show: (cell, row) => cells.buttons(cell, app.canOperate ? [stackButton(app, row)] : []),
       },
     ],
@@ -278,7 +280,12 @@ function failingTable() {
   });
 }
 
+/** Return the place with the tasks of a function. */
+export function tasksOf(name, more = {}) {
+  return hashOf({ section: "tasks", query: new URLSearchParams({ ...more, function: name }).toString() });
+}
+
 /** Return the place with the failed tasks of a function. */
 export function failedTasksOf(name) {
-  return hashOf({ section: "tasks", query: new URLSearchParams({ state: "failed", function: name }).toString() });
+  return tasksOf(name, { state: "failed" });
 }

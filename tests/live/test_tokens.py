@@ -1,0 +1,170 @@
+"""Tokens on real connections: over TCP, websockets and HTTP, with every kind of link."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+
+import pytest
+
+from taskd.auth.tokens import hash_of, new_token
+from tests.live.support import APPS, TIMEOUT, Connection, data_of, kept_daemon, rpc
+from tests.unit.frames import CLOSE, client_frame
+
+NOT_ALLOWED = -32008
+EXPIRED, REFUSED = 4401, 4403
+
+
+@pytest.fixture(scope="module", params=["local", "pooled", "per-message"])
+def gateway(request, tmp_path_factory):
+    """A daemon with tokens, whose gateway has this kind of link; `tokens` has them by name."""
+    directory = tmp_path_factory.mktemp("tokens")
+    tokens = {name: new_token() for name in ("alice", "bob", "root", "gone")}
+    write(directory / "tokens.toml", tokens)
+    options = ("--app", str(APPS / "plain.py"), "--link", request.param, "--store", "memory")
+    more = ("--tokens", "tokens.toml", "--workers", "2", "--compression")
+    with kept_daemon(*options, *more, directory=directory) as daemon:
+        daemon.tokens = tokens
+        daemon.file = directory / "tokens.toml"
+        yield daemon
+        assert not any(token in daemon.log for token in tokens.values())
+
+
+def write(path, tokens):
+    roles = {"root": "operate"}
+    tables = [
+        f'[tokens.{name}]\nhash = "{hash_of(token)}"\nrole = "{roles.get(name, "submit")}"\n'
+        for name, token in tokens.items()
+    ]
+    path.write_text("\n".join(tables))
+
+
+class WebSocket:
+    """A websocket on a blocking socket."""
+
+    def __init__(self, daemon, token=None):
+        self.socket = socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT)
+        protocols = "taskd" if token is None else f"taskd, taskd.token.{token}"
+        head = (
+            *("GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),
+            *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
+            f"Sec-WebSocket-Protocol: {protocols}",
+        )
+        self.socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+        self.file = self.socket.makefile("rb")
+        lines = []
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            lines.append(line)
+        assert b" 101 " in lines[0]
+
+    def send(self, message):
+        self.socket.sendall(client_frame(json.dumps(message).encode()))
+        return self
+
+    def receive(self):
+        """Return the next message, or the code of a close."""
+        first, size = self.file.read(2)
+        if size == 126:
+            size = int.from_bytes(self.file.read(2))
+        payload = self.file.read(size)
+        return int.from_bytes(payload[:2]) if first & 15 == CLOSE else json.loads(payload)
+
+    def ask(self, message):
+        return self.send(message).receive()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def open_websocket(gateway):
+    opened = []
+
+    def open_one(name=None, token=None):
+        opened.append(WebSocket(gateway, gateway.tokens[name] if name else token))
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.close()
+
+
+def ask(gateway, method, path, body=None, token=None):
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port(2), timeout=TIMEOUT)
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {gateway.tokens[token]}"
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    return response.status, json.loads(text) if text else None
+
+
+def reason(reply):
+    return data_of(reply, NOT_ALLOWED)["reason"]
+
+
+def test_a_connection_from_this_machine_needs_a_token(gateway):
+    client: Connection = gateway.connect()
+    assert reason(client.ask(rpc(1, "hello"))) == "no token"
+    auth = rpc(2, "taskd.auth", token=gateway.tokens["alice"])
+    client.send(auth, rpc(3, "hello"))
+    assert client.receive()["result"]["owner"] == "token:alice"
+    assert client.receive()["result"] == "Hello, World!"
+    assert reason(client.ask(rpc(4, "taskd.status"))) == "role"
+    client.close()
+
+
+def test_a_token_lets_a_page_call_functions_through_every_link(gateway, open_websocket):
+    page = open_websocket("alice")
+    assert page.ask(rpc(1, "add", 1, 2))["result"] == 3
+    nobody = open_websocket()
+    assert reason(nobody.ask(rpc(1, "hello"))) == "no token"
+    assert nobody.ask(rpc(2, "taskd.auth", token=gateway.tokens["bob"]))["result"]["role"] == "submit"
+    assert nobody.ask(rpc(3, "hello"))["result"] == "Hello, World!"
+    assert open_websocket(token="taskd_wrong").receive() == REFUSED
+
+
+def test_another_owners_task_is_neither_seen_nor_watched_nor_cancelled(gateway, open_websocket):
+    alice, bob, root = (open_websocket(name) for name in ("alice", "bob", "root"))
+    task = alice.ask(rpc(1, "taskd.submit", function="add", args=[1, 2]))["result"]["task"]
+    assert alice.ask(rpc(2, "taskd.wait", task=task))["result"]["result"] == 3
+    for each in (alice, root):
+        assert each.ask(rpc(3, "taskd.get", task=task))["result"]["state"] == "succeeded"
+        assert each.ask(rpc(4, "taskd.attach", task=task))["result"]["state"] == "succeeded"
+        while each.receive()["params"]["event"] != "succeeded":
+            pass
+    for method in ("get", "attach", "wait", "events", "cancel", "why", "retry"):
+        reply = bob.ask(rpc(5, f"taskd.{method}", task=task))
+        assert reason(reply) == "owner", method
+    assert task not in json.dumps(bob.ask(rpc(6, "taskd.list")))
+    assert task in json.dumps(alice.ask(rpc(6, "taskd.list")))
+    assert ask(gateway, "GET", f"/api/v1/tasks/{task}", token="bob")[0] == 403
+    assert ask(gateway, "GET", f"/api/v1/tasks/{task}", token="alice")[1]["result"] == 3
+
+
+def test_http_requests_and_the_figures_need_tokens(gateway):
+    message = rpc(1, "hello")
+    assert ask(gateway, "POST", "/rpc", message)[0] == 401
+    assert ask(gateway, "POST", "/rpc", message, "alice")[1]["result"] == "Hello, World!"
+    assert ask(gateway, "GET", "/api/v1/status", token="alice")[0] == 403
+    assert ask(gateway, "GET", "/api/v1/status", token="root")[0] == 200
+    assert ask(gateway, "GET", "/metrics", token="bob")[0] == 403
+    assert ask(gateway, "GET", "/readyz")[0] == 200
+
+
+def test_a_token_that_is_revoked_closes_its_connections_at_once(gateway, open_websocket):
+    page, other, client = open_websocket("gone"), open_websocket("bob"), gateway.connect()
+    client.ask(rpc(1, "taskd.auth", token=gateway.tokens["gone"]))
+    write(gateway.file, {name: token for name, token in gateway.tokens.items() if name != "gone"})
+    gateway.process.send_signal(signal.SIGHUP)
+    assert page.receive() == REFUSED
+    assert reason(client.receive()) == "unknown"
+    assert client.receive() is None
+    client.close()
+    assert other.ask(rpc(1, "hello"))["result"] == "Hello, World!"
+    assert open_websocket("gone").receive() == REFUSED
