@@ -125,7 +125,13 @@ def test_nothing_that_the_daemon_shows_or_stores_has_a_secret(started: tuple[Dae
     assert SENTINEL not in shown.all
     assert SENTINEL not in "\n".join(titles)
     # All of what was let out is there, but for the secret.
-    for text in "RuntimeError: the password is", "a note on", "stopped with", "with [secret]", "a child [secret]":
+    for text in (
+        "RuntimeError: the password is",
+        "a note on",
+        "stopped with",
+        "with [secret]",
+        "a child [secret]",
+    ):
         assert text in shown.all, text
     for task in tasks:
         values = task["args"].values() if isinstance(task["args"], dict) else task["args"]
