@@ -93,8 +93,8 @@ def refusal(option: str, description: str) -> str:
     """Return the sentence that refuses a port, and says what to do."""
     return (
         f"{option} {description} is open to other machines, and whoever reaches it could call every "
-        "function: ask for tokens (--tokens FILE, made by taskd token new, or --jwt-key FILE), ask for client "
-        "certificates (ssl:…:clientCA=FILE), listen for this machine alone (:interface=127.0.0.1, or "
+        "function: ask for tokens (--tokens FILE, made by taskd token new, or --jwt-key FILE), ask for "
+        "client certificates (ssl:…:clientCA=FILE), listen for this machine alone (:interface=127.0.0.1, or "
         "unix:PATH), or let anybody in with --insecure-public"
     )
 
