@@ -193,7 +193,7 @@ class UnstartedDaemon:
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:
-            return StorePart(self._reactor, server, self._config.store)
+            return StorePart(self._reactor, server, self._config.store, self._sealer)
         except StoreError as error:
             raise StartError(f"taskd: --store {self._config.store.description}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What follows when the machine's clock has been set: the times of stored tasks move with it."""
+"""The move of the times of stored tasks when the machine's clock has been set."""
 
 from __future__ import annotations
 

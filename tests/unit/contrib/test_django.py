@@ -37,7 +37,10 @@ class OptionTests(SynchronousTestCase):
 
     def test_a_wrong_option_is_named_with_those_that_there_are(self):
         for options, reason in (
-            ({"sever": "x"}, "unknown field `sever`; there are: server, token, timeout, retries, keep, modules"),
+            (
+                {"sever": "x"},
+                "unknown field `sever`; there are: server, token, timeout, retries, keep, modules",
+            ),
             ({"timeout": 0}, "`$.timeout`"),
             ({"modules": "tasks"}, "Expected `array`, got `str` - at `$.modules`"),
         ):

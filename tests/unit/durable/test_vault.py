@@ -147,7 +147,7 @@ class SealedTests(VaultCase):
         task = self.submit(None)
         self.assertEqual(self.args(task), [])
 
-    def test_it_stays_sealed_from_attempt_to_attempt(self):
+    def test_a_secret_stays_sealed_from_attempt_to_attempt(self):
         self.load()
         task = self.submit(NAMED)
         self.pool.fail(1, verdict=Verdict(may_retry=True))
@@ -209,7 +209,7 @@ class SealedTests(VaultCase):
 class OpenTests(VaultCase):
     keys = False
 
-    def test_without_keys_a_secret_is_stored_as_it_is_and_the_log_says_so_once(self):
+    def test_without_keys_a_secret_is_stored_as_it_is_and_the_log_warns_once(self):
         self.load()
         self.tasks.use([SECRET, PLAIN])
         [line] = [each for each in self.logged if "--secret-key" in each]
@@ -223,7 +223,7 @@ class OpenTests(VaultCase):
         self.load(PLAIN)
         self.assertEqual([each for each in self.logged if "--secret-key" in each], [])
 
-    def test_what_was_sealed_stays_so_without_keys(self):
+    def test_a_sealed_task_stays_sealed_without_keys(self):
         self.sealing = Keys()
         self.make()
         self.load()
@@ -234,7 +234,7 @@ class OpenTests(VaultCase):
 
 
 class PlaceTests(VaultCase):
-    def test_what_was_sealed_for_one_argument_is_not_opened_for_another(self):
+    def test_a_value_that_was_sealed_for_one_argument_is_not_opened_for_another(self):
         self.load()
         vault = self.tasks.vault
         options = msgspec.json.encode({"secrets": ALL_SECRET})

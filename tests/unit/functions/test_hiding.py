@@ -18,7 +18,7 @@ class HidingTests(SynchronousTestCase):
     def test_a_value_is_masked_wherever_it_is(self):
         self.assertEqual(self.hide("hunter2", "a hunter2, xhunter2x"), f"a {MASK}, x{MASK}x")
 
-    def test_it_is_found_as_python_json_and_urls_write_it(self):
+    def test_a_value_is_found_as_python_json_and_urls_write_it(self):
         for form in (
             ODD,
             repr(ODD),
@@ -30,7 +30,7 @@ class HidingTests(SynchronousTestCase):
         ):
             self.assertIn(self.hide(ODD, f"<{form}>"), (f"<{MASK}>", f"<'{MASK}'>", f'<"{MASK}">'))
 
-    def test_it_is_found_as_the_bytes_that_it_stands_for(self):
+    def test_a_value_is_found_as_the_bytes_that_it_stands_for(self):
         text = base64.b64encode(b"\xffhunter2").decode()
         self.assertEqual(self.hide(text, repr(b"\xffhunter2")), f"b'{MASK}'")
         self.assertEqual(self.hide(base64.b64encode(b"hunter2").decode(), "hunter2"), MASK)
@@ -60,7 +60,7 @@ class HidingTests(SynchronousTestCase):
     def test_a_number_that_python_cannot_read_is_found_as_it_is_written(self):
         self.assertEqual(hider([b"1" * 5000])("x" + "1" * 5000), f"x{MASK}")
 
-    def test_it_is_found_in_further_forms(self):
+    def test_a_value_is_found_in_further_forms(self):
         hide = hider([b'"hunter2"'], str.upper)
         self.assertEqual(hide("HUNTER2 hunter2"), f"{MASK} {MASK}")
 

@@ -159,7 +159,7 @@ class RefusalTests(SynchronousTestCase):
         self.refused(f, b'["a",{"user":"bad","password":"hunter2"}]')
         self.assertEqual(self.refused(f, b'["a",{"user":1,"password":"hunter2"}]').data["got"], "int")
 
-    def test_what_a_check_of_the_app_raises_is_named_by_its_type(self):
+    def test_an_exception_of_a_check_of_the_app_is_named_by_its_type(self):
         class OddPath(PurePosixPath):
             def __new__(cls, text):
                 raise RuntimeError(text)

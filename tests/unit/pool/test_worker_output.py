@@ -71,7 +71,7 @@ class WorkerOutputTests(WorkerCase):
         [(_, _, ending)] = [each for each in self.events if each[0] == "gone"]
         self.assertEqual(ending.printed, "one\ntwo")
 
-    def test_what_the_log_says_of_nonsense_has_no_secrets(self):
+    def test_the_reason_for_a_workers_end_has_no_secrets(self):
         os.write(self.channel, b"hunter2\n")
         self.reactor.turn()
         self.hang_up()

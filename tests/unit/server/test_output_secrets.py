@@ -40,7 +40,7 @@ class OutputSecretTests(LoggingCase):
             self.assertEqual(self.hide("it is hunter2hunter2"), "it is [secret]")
         self.assertEqual(self.hide("a\\x07b"), "a\\x07b")
 
-    def test_what_was_made_printable_is_found(self):
+    def test_a_secret_that_was_made_printable_is_found(self):
         self.run_task("hunter\u202e2")
         self.assertEqual(self.hide("hunter\\u202e2"), "[secret]")
 
@@ -69,7 +69,7 @@ class OutputSecretTests(LoggingCase):
             self.pool.finish(1)
         self.assertEqual(self.hide("hunter1hunter1"), "hunter1hunter1")
 
-    def test_they_are_forgotten_with_the_worker(self):
+    def test_secrets_are_forgotten_with_the_worker(self):
         self.run_task()
         self.pool.finish(1)
         self.pool.lose(1)
