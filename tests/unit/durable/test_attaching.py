@@ -121,6 +121,30 @@ class AttachTests(AttachCase):
         self.clock.advance(1.0)
         self.assertEqual(clients[0].received(), [])
 
+    def test_the_first_progress_to_many_connections_is_pushed_at_once(self):
+        self.patch(events, "CROWD", 2)
+        task = self.submit()
+        clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            self.attach(client, task)
+        for number in range(4):
+            self.report(number)
+            self.assertEqual([each["done"] for each in self.pushed(clients[2]) if "done" in each], [number])
+            self.clock.advance(1.0)
+
+    def test_a_second_watcher_gets_progress_that_is_pushed_and_not_stored_yet(self):
+        task = self.submit()
+        first, second = self.connect(), self.connect()
+        self.attach(first, task)
+        self.report(1)
+        self.report(2)
+        self.assertEqual([each["done"] for each in self.pushed(first) if "done" in each], [1, 2])
+        _, early = self.attach(second, task)
+        self.assertEqual(early[-1]["done"], 2)
+        self.clock.advance(1.0)
+        self.turns()
+        self.assertEqual([self.pushed(client) for client in (first, second)], [[], []])
+
     def test_events_follow_the_reply_to_the_batch_with_the_attach(self):
         tasks = [self.submit(), self.submit()]
         client = self.connect()
