@@ -123,18 +123,16 @@ def test_every_method_of_the_javascript_client_works_with_a_real_server(clean_st
 
 @no_chromium
 @pytest_twisted.ensureDeferred
-async def test_the_code_on_the_gateways_own_page_works_there(shared, websocket, tmp_path):
+async def test_the_client_works_in_the_console_of_the_gateways_own_page(shared, websocket, tmp_path):
     browser = await in_thread(Browser, tmp_path / "profile")
     try:
         page = shared.ws.replace("ws:", "http:")
         tab = Tab(await websocket(await in_thread(browser.open_tab, page)))
-        await tab.wait_until('document.querySelector("code")')
+        await tab.wait_until('document.readyState === "complete"')
         script = (
-            "(async () => { let shown;"
-            " const code = document.querySelector('code').textContent;"
-            " const console = { log: value => { shown = value; } };"
-            " await eval(`(async console => { ${code} })`)(console);"
-            " return shown.map(({ name }) => name); })()"
+            '(async () => { const { connect } = await import("/taskd.js");'
+            ' const functions = await connect(location.href).call("taskd.functions");'
+            " return functions.map(({ name }) => name); })()"
         )
         assert "hello" in await tab.evaluate(script)
     finally:
