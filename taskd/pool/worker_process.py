@@ -67,6 +67,7 @@ _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 WorkerMessage: TypeAlias = Done | Dropped | Failed | Stopped | Returned | Reported | Yielded | Grown
 
 _OUTCOMES = (Done, Failed, Stopped, Dropped)
+_WITH_OUTPUT = (Failed, Stopped)
 
 LONG_ARGUMENTS = 128 * 1024
 """Bytes of arguments that are written to a worker piece by piece, without a copy of them all:
@@ -417,8 +418,8 @@ class WorkerProcess:
         for message in decoded:
             if isinstance(message, _OUTCOMES):  # first, since most of them are
                 self._output.finish_task(more=message.output)
-                if isinstance(message, Failed | Stopped) and (printed := self.printed(message.task)):
-                    message = msgspec.structs.replace(message, printed=printed)
+                if type(message) is not Done and isinstance(message, _WITH_OUTPUT):
+                    message = msgspec.structs.replace(message, printed=self.printed(message.task))
             elif isinstance(message, Ready):
                 if self._was_ready:
                     fault = "that it is ready, for the second time"

@@ -288,7 +288,8 @@ class Scheduler:
 
     def _ended(self, worker: WorkerView, task: Task, now: float) -> Task | None:
         worker.done += 1
-        self._left_worker(task)
+        if task.quota is not None:
+            self._left_worker(task)
         if worker.tasks:
             first = next(iter(worker.tasks.values()))
             worker.load -= task.stats.estimate + OVERHEAD

@@ -490,7 +490,10 @@ def test_wrong_options_are_named() -> None:
     from taskd.contrib.django.tasks_api import InvalidTaskBackend
 
     for options, reason in (
-        ({"sever": "x"}, r"TASKS\['mine'\]\['OPTIONS'\]: .*`sever`; there are: server, timeout, retries"),
+        (
+            {"sever": "x"},
+            r"TASKS\['mine'\]\['OPTIONS'\]: .*`sever`; there are: server, token, timeout, retries",
+        ),
         ({"timeout": 0}, r"`float` > 0"),
         ({"retries": "3"}, r"`int \| null`, got `str` - at `\$.retries`"),
     ):

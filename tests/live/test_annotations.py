@@ -73,6 +73,7 @@ def test_functions_shows_the_names_of_the_wire_and_the_kinds_of_values(taskd):
     described = {each["name"]: each["parameters"] for each in json.loads(taskd("functions", "--json").stdout)}
     assert described["mail"]["from"] == {
         "kinds": [{"type": "string"}], "required": True, "passed": "either", "annotation": "str",
+        "secret": False,
     }  # fmt: skip
     assert described["numbers"]["c"]["kinds"] == [{"type": "integer", "enum": [1, 2]}]
     assert described["fetch"]["urls"]["kinds"] == [{"type": "array", "items": [{"type": "string"}]}]

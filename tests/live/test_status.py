@@ -83,6 +83,7 @@ def test_everything_that_happens_is_counted(eventful: Daemon) -> None:
 def test_functions_are_listed_with_how_their_calls_ended(eventful: Daemon) -> None:
     functions = {function.pop("name"): function for function in eventful.status()["functions"]}
     keys = {"done", "failed", "lost", "timed_out", "cancelled", "mean", "longest", "short", "timeout"}
+    keys |= {"wait_p50", "wait_p95", "run_p50", "run_p95"}
     for function in functions.values():
         assert function.keys() == keys
     ended = ("done", "failed", "lost", "timed_out", "cancelled")
@@ -110,7 +111,7 @@ def test_the_status_has_the_documented_members(eventful: Daemon) -> None:
     (worker,) = status["workers"]
     assert worker.keys() == {
         "number", "pid", "state", "seconds", "function", "task", "done",
-        "generation", "memory_kib", "tasks", "stopping",
+        "generation", "memory_kib", "tasks", "stopping", "owner",
     }  # fmt: skip
     assert (worker["state"], worker["tasks"], worker["stopping"], worker["generation"]) == (
         "idle",

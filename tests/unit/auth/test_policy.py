@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.auth.policy import NEEDS, check_role
+from taskd.auth.policy import NEEDS, check_role, check_urgent
 from taskd.errors import NotAllowed
 from taskd.model import ANONYMOUS, OPERATOR, Grant
 from taskd.protocol.methods import method_parameters
@@ -53,3 +53,10 @@ class GrantTests(SynchronousTestCase):
         self.assertFalse(Grant("alice", "watch").changes("alice"))
         self.assertTrue(Grant("alice").changes("alice"))
         self.assertFalse(Grant("alice").changes("bob"))
+
+
+class UrgencyTests(SynchronousTestCase):
+    def test_only_an_operator_overtakes_everybody(self):
+        check_urgent(OPERATOR)
+        error = self.assertRaises(NotAllowed, check_urgent, Grant("alice"))
+        self.assertEqual(error.data, {"reason": "role"})
