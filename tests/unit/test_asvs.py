@@ -18,7 +18,7 @@ SECTIONS = """
 12.1:3 12.2:2 12.3:4  13.1:1 13.2:5 13.3:2 13.4:5  14.1:2 14.2:4 14.3:3  15.1:3 15.2:3 15.3:7
 16.1:1 16.2:5 16.3:4 16.4:3 16.5:3  17.1:1 17.2:4 17.3:2
 """
-"""The sections of ASVS 5.0.0 with requirements of the levels 1 and 2, and how many; those are the first ones."""
+"""The sections of ASVS 5.0.0 with requirements of the levels 1 and 2, and how many: the first ones."""
 
 
 def rows():
@@ -29,10 +29,10 @@ def rows():
 
 
 def numbers(cell):
-    """Return the requirements that a cell like ``1.2.6 – 1.2.8, 1.3.1`` names."""
+    """Return the requirements that a cell like ``1.2.6 to 1.2.8, 1.3.1`` names."""
     found = []
     for part in cell.split(","):
-        first, _, last = (text.strip() for text in part.partition("–"))
+        first, _, last = (text.strip() for text in part.partition(" to "))
         section, begin = first.rsplit(".", 1)
         if last:
             assert last.rsplit(".", 1)[0] == section, cell

@@ -279,7 +279,7 @@ class CoverTests(GateCase):
             # This server has no store: what comes through is refused for that.
             self.assertEqual("store" in error["message"], last == "f", error)
 
-    def test_what_a_token_does_not_allow_is_logged_with_its_owner(self):
+    def test_a_request_beyond_the_token_is_logged_with_its_owner(self):
         client = self.let_in("alice")
         client.call("g")
         self.assertEqual(self.reason(client), "function")
