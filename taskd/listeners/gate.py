@@ -109,6 +109,12 @@ class Gate:
             self._log.warn("refused", "a token of {party} was refused: {why}", party=party, why=why)
             raise
 
+    def note_refusal(self, peer: Peer[Any], error: NotAllowed) -> None:
+        """Log that somebody who has shown a token has asked for what that does not allow."""
+        if peer.caller is not None and error.data.get("reason") != "unknown":  # wrong tokens are logged above
+            line = "a request of {owner} from {party} was refused: {why}"
+            self._log.warn("not allowed", line, owner=peer.caller.grant.owner, party=peer.party, why=error)
+
     @property
     def now(self) -> float:
         """The seconds since 1970."""
@@ -272,6 +278,8 @@ class GatedBackend(Generic[Work]):
                 if self._is_allowed(request, requester, now):
                     allowed.append(request)
             except TaskdError as error:
+                if isinstance(error, NotAllowed):
+                    self._gate.note_refusal(requester, error)
                 requester.task_ended(request, Failure.of(error))
             except Exception:
                 _log.failure("a bug in taskd")

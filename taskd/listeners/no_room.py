@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taskd.errors import Busy
+from taskd.listeners.safe_headers import SAFE_LINES
 from taskd.model import Failure
 from taskd.protocol.dialects import JSON_RPC
 from taskd.protocol.replies import reply_line
@@ -21,7 +22,8 @@ _BODY = f"{_WHY}\n".encode()
 
 UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (RETRY_AFTER, len(_BODY), _BODY)
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b\r\n%b"
+    % (RETRY_AFTER, len(_BODY), SAFE_LINES, _BODY)
 )
 """The answer of the gateway's port."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -19,6 +20,7 @@ from taskd.listeners.message_rate import Throttle
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
+from taskd.listeners.safe_headers import SAFE_HEADERS
 from taskd.listeners.websocket_closing import MAX_REASON, ClosingProtocol, close_code
 from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.log_rate import RatedLog
@@ -203,6 +205,16 @@ class WebSocketProtocol(ClosingProtocol):
             self.factory.peers.discard(client)
             if self.factory.gate is not None:
                 self.factory.gate.forget(client)
+
+    def sendHttpErrorResponse(  # noqa: N802
+        self,
+        code: int,
+        reason: str,
+        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
+    ) -> None:
+        """Refuse a handshake, with the headers of every response."""
+        safe = [(name.decode(), value.decode()) for name, value in SAFE_HEADERS]
+        super().sendHttpErrorResponse(code, reason, [*(responseHeaders or ()), *safe])
 
     # --- `taskd.listeners.wire.Wire` ---
 

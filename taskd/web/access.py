@@ -82,20 +82,16 @@ class Access:
         return answer_empty(request, 204)
 
 
-def _prepare(request: Request, *, is_stopping: bool) -> None:
-    """Set the headers that every answer of JSON-RPC and the API has; if the gateway stops, it is the last."""
-    if is_stopping:
-        request.channel.persistent = 0
-        request.setHeader(b"connection", b"close")
-    request.setHeader(b"cache-control", b"no-store")
-    request.setHeader(b"x-content-type-options", b"nosniff")
-
-
 def guarded(
     request: Request, access: Access, take: Callable[[Request], int], *, is_stopping: bool
 ) -> bytes | int:
-    """Answer a request of JSON-RPC or the API by `take`, which may raise `Problem`, if it has access."""
-    _prepare(request, is_stopping=is_stopping)
+    """Answer a request of JSON-RPC or the API by `take`, which may raise `Problem`, if it has access.
+
+    If the gateway stops, the answer is the last one.
+    """
+    if is_stopping:
+        request.channel.persistent = 0
+        request.setHeader(b"connection", b"close")
     try:
         access.check(request)
         return take(request)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from taskd.listeners.safe_headers import SAFE_LINES
 from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem
 from taskd.web.routes import Route
 
@@ -71,7 +72,7 @@ class Refusal(Exception):
             f"Content-Length: {len(body)}",
             *(f"{name.replace('_', '-')}: {value}" for name, value in self._headers.items()),
         ]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+        return ("\r\n".join(lines) + "\r\n").encode() + SAFE_LINES + b"\r\n" + body
 
 
 @dataclass(frozen=True, slots=True)

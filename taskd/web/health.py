@@ -31,7 +31,7 @@ class _NotReady(msgspec.Struct):
 
 def render_health(request: Request) -> bytes:
     """Answer that this process serves: that the answer comes is all there is to it."""
-    _set_headers(request, b"text/plain; charset=utf-8")
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     return b"ok\n"
 
 
@@ -46,7 +46,7 @@ def render_readiness(request: Request, readiness: Readiness) -> int:
 def _answer(found: Unready | None, request: Request) -> None:
     if request.channel is None:  # the client has not waited
         return
-    _set_headers(request, b"application/json")
+    request.setHeader(b"content-type", b"application/json")
     body: _Ready | _NotReady = _Ready()
     if found is not None:
         request.setResponseCode(SERVICE_UNAVAILABLE)
@@ -56,8 +56,3 @@ def _answer(found: Unready | None, request: Request) -> None:
     request.setHeader(b"content-length", b"%d" % len(text))
     request.write(text)
     request.finish()
-
-
-def _set_headers(request: Request, content_type: bytes) -> None:
-    request.setHeader(b"content-type", content_type)
-    request.setHeader(b"cache-control", b"no-store")

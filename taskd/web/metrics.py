@@ -78,7 +78,6 @@ class MetricsPage:
             ended = self._seconds()
             self._again_at = ended + (ended - began) / SHARE
         request.setHeader(b"content-type", CONTENT_TYPE_LATEST.encode())
-        request.setHeader(b"cache-control", b"no-store")
         request.setHeader(b"content-length", b"%d" % len(self._text))
         request.write(self._text)
         request.finish()

@@ -45,17 +45,14 @@ _POLICY = b"; ".join([
 ])  # fmt: skip
 
 _FOR_ALL = {
-    b"x-content-type-options": b"nosniff",
     # A gateway of a new version serves new files: browsers ask each time, and mostly get a 304.
     b"cache-control": b"no-cache",
     b"vary": b"Accept-Encoding",
-    b"referrer-policy": b"no-referrer",
 }
 
 _FOR_PAGES = {
     b"content-security-policy": _POLICY,
     b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
 }
 
 _FOR_MODULES = {
@@ -86,7 +83,7 @@ class _File:
 
 
 class Pages:
-    """The files, read once, and the headers that they are served with."""
+    """The files, read once, and the headers that they are served with, beside those of every answer."""
 
     def __init__(self) -> None:
         self._files = dict(_read())

@@ -13,6 +13,7 @@ from twisted.web.server import Request
 from taskd.auth.access_config import AccessConfig
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
+from taskd.listeners.safe_headers import SAFE_HEADERS
 from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
 from taskd.settings.kinds import LOCAL
@@ -67,6 +68,8 @@ class Root(Resource):
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request: the body, or `NOT_DONE_YET` for a websocket."""
+        for name, value in SAFE_HEADERS:
+            request.setHeader(name, value)
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
         # RFC 9110, 7.8: HTTP/1.0 knows no upgrades.
         if b"websocket" not in upgrade[0].lower() or request.clientproto == b"HTTP/1.0":

@@ -279,6 +279,16 @@ class CoverTests(GateCase):
             # This server has no store: what comes through is refused for that.
             self.assertEqual("store" in error["message"], last == "f", error)
 
+    def test_a_request_beyond_the_token_is_logged_with_its_owner(self):
+        client = self.let_in("alice")
+        client.call("g")
+        self.assertEqual(self.reason(client), "function")
+        client.call("taskd.pause", ["f"])
+        self.assertEqual(self.reason(client), "role")
+        lines = [line for line in self.logged if line.startswith("a request of alice from ")]
+        self.assertEqual(len(lines), 2)
+        self.assertIn("the token does not cover the function", lines[0])
+
     def test_a_watcher_calls_submits_and_cancels_nothing(self):
         client = self.let_in("watcher")
         for method, params in (

@@ -2,8 +2,12 @@
 
 import os
 import socket
+import ssl
+import warnings
+from ssl import TLSVersion
 
 import trustme
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -72,6 +76,24 @@ class ServerEndpointTests(SynchronousTestCase):
         options = self.reactor.sslServers[0][2].options
         self.assertTrue(options.verify)
         self.assertTrue(options.requireCertificate)
+
+    def test_a_tls_port_takes_no_version_before_1_2(self):
+        self.listen("ssl:443:privateKey={key}:certKey={cert}".format(**self.files()))
+        options = self.reactor.sslServers[0][2].options
+        for version, is_taken in ((TLSVersion.TLSv1_1, False), (TLSVersion.TLSv1_2, True)):
+            client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                client.minimum_version = client.maximum_version = version
+            client.set_ciphers("DEFAULT:@SECLEVEL=0")
+            sent, received = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self.assertRaises(ssl.SSLWantReadError, client.wrap_bio(received, sent).do_handshake)
+            server = SSL.Connection(options.getContext(), None)
+            server.set_accept_state()
+            server.bio_write(sent.read())
+            error = self.assertRaises(SSL.Error, server.do_handshake)
+            self.assertEqual(isinstance(error, SSL.WantReadError), is_taken, version)
 
     def test_a_file_with_a_colon_in_its_name_is_quoted(self):
         files = self.files()

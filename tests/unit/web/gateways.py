@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 from msgspec import Raw
+from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import TaskdError
@@ -207,7 +208,9 @@ class GatewayCase(SynchronousTestCase):
             gate=self.gate,
             compresses=self.compresses,
         )
-        root = Root(SimpleNamespace(factory=self.factory, readiness=None))
+        root = Root(
+            SimpleNamespace(factory=self.factory, readiness=SimpleNamespace(check=lambda: succeed(None)))
+        )
         self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1)
         self.peers.on_stopping.append(self.site.stop_accepting)
         self.client = self.connect()

@@ -66,6 +66,12 @@ class PagesCase(ChannelCase):
 
 
 class HealthTests(PagesCase):
+    def test_nothing_of_it_is_kept_or_taken_for_something_else(self):
+        for path in (b"/healthz", b"/readyz", b"/metrics"):
+            headers = self.ask(path)[1]
+            found = (headers["cache-control"], headers["x-content-type-options"])
+            self.assertEqual(found, ("no-store", "nosniff"), path)
+
     def test_a_process_that_answers_is_healthy(self):
         status, headers, body = self.ask(b"/healthz")
         self.assertEqual((status, body, headers["cache-control"]), (200, b"ok\n", "no-store"))
