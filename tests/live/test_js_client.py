@@ -128,7 +128,7 @@ async def test_the_client_works_in_the_console_of_the_gateways_own_page(shared, 
     try:
         page = shared.ws.replace("ws:", "http:")
         tab = Tab(await websocket(await in_thread(browser.open_tab, page)))
-        await tab.wait_until('document.readyState === "complete"')
+        await tab.wait_until('location.protocol === "http:" && document.readyState === "complete"')
         script = (
             '(async () => { const { connect } = await import("/taskd.js");'
             ' const functions = await connect(location.href).call("taskd.functions");'
