@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidParams, NotAllowed, Unreachable
 from taskd.listeners import gateway
-from taskd.listeners.gateway import GatewayConfig, RemoteBackend
+from taskd.listeners.gateway import GatewayConfig
+from taskd.listeners.remote_backend import RemoteBackend
 from taskd.listeners.remote_events import RemoteEvents
 from taskd.model import OPERATOR, Failure, Grant, Options, Result
 from taskd.protocol.dialects import JSON_RPC
