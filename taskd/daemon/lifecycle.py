@@ -487,7 +487,9 @@ def _site(
     websockets = gateway.factory
     measured = Measured(server, LagMeter(reactor), admission, traffic)
     root = Root(gateway, measured)
-    site = GatewaySite(reactor, root, websockets.backend.budget, websockets.max_message - 1)
+    site = GatewaySite(
+        reactor, root, websockets.backend.budget, websockets.max_message - 1, root.access.caller_of
+    )
     measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)
     gateway.on_announced.append(site.announce_stop)

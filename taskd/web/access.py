@@ -39,13 +39,19 @@ class Access:
         if self._gate is None:
             return None
         headers = request.requestHeaders.getRawHeaders(b"authorization") or []
+        return self.caller_of(headers, party_key(request.channel.transport))
+
+    def caller_of(self, headers: Sequence[bytes], party: str) -> Caller | None:
+        """Return whoever has shown a token by these headers Authorization, as `caller` does."""
+        if self._gate is None:
+            return None
         try:
             if not headers:
                 raise NotAllowed("a token is needed here: Authorization: Bearer TOKEN", reason="no token")
             if len(headers) > 1:
                 raise NotAllowed("the header Authorization is there more than once", reason="malformed")
             token = bearer_token(headers[0].decode("latin-1"))
-            return self._gate.verify(token, party_key(request.channel.transport))
+            return self._gate.verify(token, party)
         except NotAllowed as error:
             raise problem_of(error) from None
 

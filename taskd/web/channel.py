@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from io import BytesIO
 
@@ -32,6 +32,7 @@ from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Lane
 from taskd.web.bodies import ArrivingBody, HeldBody
 from taskd.web.heads import Head, HeadReader, Refusal, check_request
+from taskd.web.problems import Problem
 from taskd.web.routes import Route, route_of
 
 __all__ = ["BODY_RATE", "BODY_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "GatewaySite"]
@@ -54,6 +55,13 @@ thousands of connections, and what they hold counts for no client's share."""
 UNREAD_SECONDS = 30.0
 """Seconds in which a client has to read the responses that the transport still holds: at most `UNREAD`
 bytes, what TLS keeps, and a page or the JavaScript client."""
+
+
+SHORT_BODY = 65536
+"""Bytes of a body that is read before its token is looked at, so that the answer has all the headers for the
+page that has sent it. A longer one is refused at once."""
+
+CheckToken = Callable[[Sequence[bytes], str], object]
 
 
 class _Phase(Enum):
@@ -153,6 +161,7 @@ class GatewayChannel(HTTPChannel):
             if head is not None:
                 route = route_of(head.target)
                 check_request(head, route, self.factory.max_body)
+                self._check_token(head, route)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -164,6 +173,17 @@ class GatewayChannel(HTTPChannel):
             self._begin_body(head, head.length)
         else:
             self._serve(head, route)
+
+    def _check_token(self, head: Head, route: Route) -> None:
+        """Refuse a long body of whoever has no valid token, before it is read. Raises `Refusal`."""
+        if head.length is None or head.length <= SHORT_BODY or self.factory.check_token is None:
+            return
+        try:
+            self.factory.check_token(head.values(b"authorization"), self.party)
+        except Problem as problem:
+            refusal = Refusal(problem.status, problem.detail, **problem.headers)
+            refusal.is_problem = route.has_problems
+            raise refusal from None
 
     def _begin_body(self, head: Head, length: int) -> None:
         self._body = body = ArrivingBody(
@@ -382,7 +402,8 @@ class GatewayRequest(SiteRequest):
 class GatewaySite(Site):
     """The factory of the gateway's HTTP connections, whose requests go to `root`.
 
-    Their bodies have at most `max_body` bytes, and are counted in `budget`.
+    Their bodies have at most `max_body` bytes, and are counted in `budget`. Before a long one is read,
+    `check_token` is called with the values of the headers Authorization; it raises `Problem`.
     """
 
     noisy = False
@@ -394,12 +415,14 @@ class GatewaySite(Site):
         root: IResource,
         budget: Budget | None = None,
         max_body: int = MAX_MESSAGE - 1,
+        check_token: CheckToken | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
         self.turns = Turns(reactor)
         self.budget = budget or Budget()
         self.max_body = max_body
+        self.check_token = check_token
         self.channels: set[GatewayChannel] = set()
         """The connections that are no websockets."""
         self.responses: Counter[int] = Counter()

@@ -90,6 +90,11 @@ class Head:
     length: int | None
     awaits_continue: bool = False
 
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of the header lines with this name."""
+        lines = (line.partition(b":") for line in self.data.split(b"\r\n")[1:])
+        return [value.strip() for key, _, value in lines if key.lower() == name]
+
 
 class HeadReader:
     """The bytes that a client has sent, as heads of requests, one after the other.

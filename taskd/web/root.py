@@ -62,7 +62,7 @@ class Root(Resource):
         self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)
         self._pages = Pages()
-        access = self._access = Access(gateway.factory.origins, gateway.factory.gate)
+        access = self.access = Access(gateway.factory.origins, gateway.factory.gate)
         self._rpc = RpcResource(gateway.factory, access)
         self._api = ApiResource(gateway.factory, access)
 
@@ -99,7 +99,7 @@ class Root(Resource):
             return render_readiness(request, self._readiness)
         if request.path == METRICS_PATH:
             try:
-                self._access.check_operator(request)
+                self.access.check_operator(request)
             except Problem as problem:
                 return answer_problem(request, problem)
             return self._metrics.render(request)

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.access_config import AccessConfig
 from taskd.auth.files import AccessFileError
@@ -26,7 +26,7 @@ def key_set(*keys: dict) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-class SigningKeyTests(TestCase):
+class SigningKeyTests(SynchronousTestCase):
     def why(self, content: bytes) -> str:
         error = self.assertRaises(AccessFileError, parse_keys, content, "key.pem")
         self.assertTrue(str(error).startswith("key.pem: "))
@@ -97,7 +97,7 @@ class SigningKeyTests(TestCase):
             self.assertIn("key.pem", str(error))
 
 
-class VerifierTests(TestCase):
+class VerifierTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.tokens, self.key = Path(self.mktemp()), Path(self.mktemp())
         self.token = new_token()
@@ -161,7 +161,7 @@ class VerifierTests(TestCase):
         self.assertRaises(NotAllowed, self.verifier.verify, text, NOW)
 
 
-class SealerTests(TestCase):
+class SealerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.old, self.new = Fernet.generate_key(), Fernet.generate_key()
 

@@ -7,7 +7,7 @@ import jwt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.caller import Caller, Rate
 from taskd.auth.signed_tokens import LEEWAY, MAX_TOKEN
@@ -20,7 +20,7 @@ def encoded(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
-class SignedTokenTests(TestCase):
+class SignedTokenTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.judge = judge(SECRET)
 

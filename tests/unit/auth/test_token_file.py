@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.caller import Rate
 from taskd.auth.files import MAX_FILE, AccessFileError, read_access_file
@@ -30,7 +30,7 @@ def table(more: str = "", name: str = "ci", token: str = TOKEN) -> str:
     return f'[tokens.{name}]\nhash = "{hash_of(token)}"\n{more}\n'
 
 
-class TokenFileTests(TestCase):
+class TokenFileTests(SynchronousTestCase):
     def why(self, text: str | bytes) -> str:
         content = text.encode() if isinstance(text, str) else text
         return str(self.assertRaises(AccessFileError, parse_tokens, content, "tokens.toml"))
@@ -116,7 +116,7 @@ class TokenFileTests(TestCase):
             self.assertTrue(str(error).startswith("tokens.toml"))
 
 
-class EditingTests(TestCase):
+class EditingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = self.mktemp()
 

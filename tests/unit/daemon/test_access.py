@@ -4,7 +4,7 @@ from pathlib import Path
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.access_config import AccessConfig
 from taskd.auth.tokens import hash_of, new_token
@@ -25,7 +25,7 @@ def port(host: str) -> IPv4Address | IPv6Address:
     return IPv6Address("TCP", host, 1) if ":" in host else IPv4Address("TCP", host, 1)
 
 
-class PublicPortTests(TestCase):
+class PublicPortTests(SynchronousTestCase):
     def test_only_ports_for_this_machine_and_those_with_client_certificates_are_not_public(self) -> None:
         for host in "127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1":
             self.assertFalse(is_public("systemd:web", port(host)), host)
@@ -73,7 +73,7 @@ class PublicPortTests(TestCase):
         self.assertIn("--insecure-public", event["log_format"])
 
 
-class FileTests(TestCase):
+class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidParams, NotAllowed, Unreachable
-from taskd.listeners import gateway
+from taskd.listeners import remote_backend
 from taskd.listeners.gateway import GatewayConfig
 from taskd.listeners.remote_backend import RemoteBackend
 from taskd.listeners.remote_events import RemoteEvents
@@ -76,7 +76,7 @@ class Link:
 class PassingCase(SynchronousTestCase):
     def make(self, *, has_tokens):
         self.link = Link()
-        self.patch(gateway, "BalancedLink", lambda *_: self.link)
+        self.patch(remote_backend, "BalancedLink", lambda *_: self.link)
         clock = Clock()
         config = GatewayConfig([SERVER], max_message=LONGEST)
         self.backend = RemoteBackend(clock, config, Unanswered(clock), Budget(), has_tokens=has_tokens)

@@ -4,6 +4,7 @@ import json
 
 from taskd.errors import NotAllowed
 from taskd.listeners.gate import ENDING_SECONDS, TOKEN_SECONDS
+from taskd.web.channel import SHORT_BODY
 from tests.unit.frames import CLOSE, client_frame
 from tests.unit.tokens import FakeVerifier, caller
 from tests.unit.web.gateways import GatewayCase, http
@@ -193,6 +194,18 @@ class NoTokensTests(GatewayCase):
 
 
 class HttpTests(TokenCase):
+    def test_a_long_body_without_a_valid_token_is_refused_before_it_is_sent(self):
+        head = f"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SHORT_BODY + 1}\r\n"
+        for line, status in (("", 401), (bearer("mallory") + "\r\n", 401), (bearer("alice") + "\r\n", None)):
+            client = self.connect()
+            client.send(f"{head}Content-Type: application/json\r\n{line}\r\n".encode())
+            if status is None:
+                self.assertEqual(client.answers, [])
+                continue
+            [answer] = client.answers
+            self.assertEqual((answer.status, answer.headers["www-authenticate"][:6]), (401, "bearer"))
+            self.assertTrue(client.is_closed)
+
     def test_a_request_needs_a_token(self):
         for request in (
             ("POST", "/rpc", MESSAGE),
