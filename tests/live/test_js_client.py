@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tests.live.test_events import LINKS, Steps, check
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "js"
+JAVASCRIPT_DOCS = ROOT / "docs" / "javascript.md"
 SCRIPTS = Path(__file__).parent / "js"
 NODE = shutil.which("node")
 NPM = shutil.which("npm")
@@ -123,18 +125,20 @@ def test_every_method_of_the_javascript_client_works_with_a_real_server(clean_st
 
 @no_chromium
 @pytest_twisted.ensureDeferred
-async def test_the_client_works_in_the_console_of_the_gateways_own_page(shared, websocket, tmp_path):
+async def test_the_first_code_of_the_javascript_docs_works_in_a_page_of_the_gateway(
+    shared, websocket, tmp_path
+):
+    page = shared.ws.replace("ws:", "http:")
+    code = re.search(r"```js\n(.*?)```", JAVASCRIPT_DOCS.read_text(), re.DOTALL)[1]
+    code = code.replace("http://127.0.0.1:8080", page.rstrip("/")).replace("ws://127.0.0.1:8080", shared.ws)
+    code = re.sub(r'import (\{.*?\}) from (".*?");', r"const \1 = await import(\2);", code)
     browser = await in_thread(Browser, tmp_path / "profile")
     try:
-        page = shared.ws.replace("ws:", "http:")
         tab = Tab(await websocket(await in_thread(browser.open_tab, page)))
-        await tab.wait_until('location.protocol === "http:" && document.readyState === "complete"')
-        script = (
-            '(async () => { const { connect } = await import("/taskd.js");'
-            ' const functions = await connect(location.href).call("taskd.functions");'
-            " return functions.map(({ name }) => name); })()"
-        )
-        assert "hello" in await tab.evaluate(script)
+        await tab.wait_until('document.querySelector("main")')
+        shown = "let shown; const console = { log: value => { shown = value; } };"
+        script = f"(async () => {{ {shown} {code}; return shown; }})()"
+        assert await tab.evaluate(script) == "Hello, Ann!"
     finally:
         await in_thread(browser.close)
 
