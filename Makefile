@@ -77,7 +77,7 @@ soak: $(VENV)/.test
 attack: $(VENV)/.test
 	@$(BIN)/python -m tests.soak.attack $(ARGS)
 
-# Spoiled messages of every kind, sent to both ports: SECONDS=60, SEED=7.
+# Spoiled messages of every kind, sent to both ports: SECONDS=60, SEED=7; ARGS=--tokens for a server that asks for tokens.
 fuzz: $(VENV)/.test
 	@$(BIN)/python -m tests.soak.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 

@@ -18,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from tests.soak.attacks.attacker import ANSWER_SECONDS, Attacker, Connection, Target
+from tests.soak.attacks.attacker import ANSWER_SECONDS, TEXT, Attacker, Connection, Target, frame, rpc
 from tests.soak.mutations import line_seeds, mutated, pieces, web_seeds
 from tests.soak.probe import Probe
 from tests.soak.server import Server
+from tests.soak.token_seeds import SECRET, right_token, token_heads, token_lines, tokens
 
 AT_ONCE = 8
 """Connections that send at the same time."""
@@ -56,7 +57,8 @@ class Fuzz:
 
     server: Server
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, has_tokens: bool = False) -> None:
+        self._has_tokens = has_tokens
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
         self._rng = Random(seed)
@@ -74,7 +76,7 @@ class Fuzz:
     async def run(self, seconds: float) -> None:
         """Send for so long, and look at what is left."""
         before = await self._at_rest()
-        probe = await Probe.start(*self.server.ports)
+        probe = await Probe.start(*self.server.ports, right_token() if self._has_tokens else "")
         ending = time.monotonic() + seconds
         senders = [asyncio.create_task(self._send_until(ending, number)) for number in range(AT_ONCE)]
         await asyncio.gather(*senders)
@@ -113,7 +115,13 @@ class Fuzz:
             port = rng.choice(self.server.ports)
             is_web = (port == self.server.ports[1]) != (rng.random() < 0.03)  # a few come to the wrong port
             first = handshake if is_web and rng.random() < 0.7 else b""
-            data = mutated(rng, frames if first else heads if is_web else line_seeds())
+            lines = line_seeds()
+            if self._has_tokens:
+                first, lines = self._with_tokens(rng, attacker, first, lines)
+                heads, frames = web_seeds(first or handshake)
+                heads += token_heads(rng, b"Host: 127.0.0.1\r\n")
+                frames += [frame(TEXT, line.rstrip()) for line in token_lines(rng)]
+            data = mutated(rng, frames if first else heads if is_web else lines)
             self._kept.append(first + data)
             try:
                 connection = await attacker.connect(port)
@@ -125,6 +133,21 @@ class Fuzz:
                 continue
             await self._send(rng, connection, first, data)
             attacker.drop(connection)
+
+    @staticmethod
+    def _with_tokens(
+        rng: Random, attacker: Attacker, first: bytes, lines: list[bytes]
+    ) -> tuple[bytes, list[bytes]]:
+        """Return a handshake and lines some of which show tokens."""
+        token = rng.choice(list(tokens(rng))).encode("latin-1", "replace").decode("latin-1")
+        if first and rng.random() < 0.7:
+            how = rng.choice(
+                ("Sec-WebSocket-Protocol: taskd, taskd.token.{}", "Authorization: Bearer {}", "X: {}")
+            )
+            shown = token.replace("\r", "").replace("\n", "")
+            first = attacker.handshake(how.format(shown) + "\r\n")
+        auth = rpc(8, "taskd.auth", f'["{right_token(role=rng.choice(("submit", "operate")))}"]')
+        return first, [*(auth + line for line in lines), *token_lines(rng), *lines]
 
     async def _send(self, rng: Random, connection: Connection, first: bytes, data: bytes) -> None:
         if first:  # what comes with a handshake is not read
@@ -185,11 +208,14 @@ class Fuzz:
 async def _fuzz(options: argparse.Namespace, seed: int) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
         command = [options.twistd] if options.twistd else None
-        fuzz = Fuzz(seed)
+        fuzz = Fuzz(seed, has_tokens=options.tokens)
+        key = Path(directory, "key")
+        key.write_text(SECRET)
         server = fuzz.server = Server(Path(directory), fuzz.find, options.log, command)
         try:
             await server.start(
                 *("--app", str(Path(__file__).with_name("app.py")), *OPTIONS, *options.options.split()),
+                *(("--jwt-key", str(key)) if options.tokens else ()),
                 env={"SOAK_MARKS": str(Path(directory) / "marks"), "PYTHONDONTWRITEBYTECODE": "1"},
             )
             await fuzz.run(options.seconds)
@@ -206,6 +232,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Send spoiled messages.", prog="python -m tests.soak.fuzz")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long")
     parser.add_argument("--seed", type=int, help="what everything that is random follows from")
+    parser.add_argument("--tokens", action="store_true", help="the server asks for tokens")
     parser.add_argument("--twistd", default="", help="the twistd of another version of taskd")
     parser.add_argument("--options", default="", help="more options of the server, in one argument")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")

@@ -52,7 +52,8 @@ class Series:
 class _Asking:
     """Sends one request at a time that is due, on one connection, and measures each."""
 
-    def __init__(self, target: Target, method: str, interval: float, *, websocket: bool) -> None:
+    def __init__(self, target: Target, method: str, interval: float, token: str, *, websocket: bool) -> None:
+        self._token = token
         self._attacker = Attacker(target)
         self._method = method
         self._interval = interval
@@ -76,13 +77,15 @@ class _Asking:
                 continue
             reading = asyncio.create_task(self._read(connection))
             due = time.monotonic()
+            if self._token:
+                self._write(connection, rpc(0, "taskd.auth", json.dumps([self._token])))
             try:
                 while not reading.done() and not self._stopping:
                     number += 1
                     message = rpc(number, self._method)
                     self._due[number] = time.monotonic()
                     self._series.sent += 1
-                    connection.writer.write(frame(TEXT, message.rstrip()) if self._websocket else message)
+                    self._write(connection, message)
                     due += self._interval
                     await asyncio.sleep(due - time.monotonic())
                 ending = time.monotonic() + PATIENCE_SECONDS
@@ -94,6 +97,9 @@ class _Asking:
                 reading.cancel()
                 self._give_up()
                 self._attacker.drop(connection)
+
+    def _write(self, connection: Connection, message: bytes) -> None:
+        connection.writer.write(frame(TEXT, message.rstrip()) if self._websocket else message)
 
     def stop(self) -> None:
         """Ask no more; `run` returns once the last requests are answered or given up."""
@@ -166,11 +172,11 @@ class Probe:
         self._process = process
 
     @staticmethod
-    async def start(task_port: int, web_port: int) -> Probe:
-        """Start the process, which asks from now on."""
+    async def start(task_port: int, web_port: int, token: str = "") -> Probe:
+        """Start the process, which asks from now on; it shows a token, if there is one."""
         return Probe(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.soak.probe", str(task_port), str(web_port)),
+                *(sys.executable, "-m", "tests.soak.probe", str(task_port), str(web_port), token),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -182,14 +188,14 @@ class Probe:
         return {name: Series(**each) for name, each in json.loads(answer).items()}
 
 
-async def _probe(task_port: int, web_port: int) -> dict[str, Series]:
+async def _probe(task_port: int, web_port: int, token: str) -> dict[str, Series]:
     target = Target(task_port, web_port, OWN_ADDRESS)
     asking = {
-        "ping": _Asking(target, "taskd.ping", PING_SECONDS, websocket=False),
-        "call": _Asking(target, "echo", CALL_SECONDS, websocket=False),
+        "ping": _Asking(target, "taskd.ping", PING_SECONDS, token, websocket=False),
+        "call": _Asking(target, "echo", CALL_SECONDS, token, websocket=False),
     }
     if web_port:
-        asking["websocket"] = _Asking(target, "echo", CALL_SECONDS, websocket=True)
+        asking["websocket"] = _Asking(target, "echo", CALL_SECONDS, token, websocket=True)
     running = [asyncio.create_task(each.run()) for each in asking.values()]
     await asyncio.to_thread(sys.stdin.read)
     for each in asking.values():
@@ -200,6 +206,6 @@ async def _probe(task_port: int, web_port: int) -> dict[str, Series]:
 
 
 if __name__ == "__main__":
-    ports = [int(each) for each in sys.argv[1:]]
-    found = asyncio.run(_probe(ports[0], ports[1] if len(ports) > 1 else 0))
+    given = [*sys.argv[1:], "", ""]
+    found = asyncio.run(_probe(int(given[0]), int(given[1] or 0), given[2]))
     print(json.dumps({name: asdict(series) for name, series in found.items()}))
