@@ -259,6 +259,8 @@ class Runs(RuleBasedStateMachine):
         window_module.WINDOW = self.window
 
     def open(self):
+        # So that ids follow those of the start before: else their random parts decide about the order.
+        self.clock.advance(0.01)
         self.tasks = DurableTasks(
             self.clock, self.runner, self.store, execute, lambda: 1000.0 + self.clock.seconds()
         )
