@@ -18,6 +18,7 @@ from taskd.auth.signing_keys import SigningKey
 from taskd.auth.token_file import OWNER_PREFIX
 from taskd.errors import NotAllowed
 from taskd.model import Owner, Role
+from taskd.protocol.nesting import is_too_deep
 
 __all__ = ["LEEWAY", "SignedTokens"]
 
@@ -127,10 +128,10 @@ def _header(token: str) -> _Header:
 
 def _claims(payload: bytes) -> _Claims:
     """Return the claims of a token whose signature is right."""
+    if is_too_deep(payload):
+        raise NotAllowed("the claims of this token are nested too deeply", reason="malformed")
     try:
         claims = _CLAIMS.decode(payload)
-    except RecursionError:
-        raise NotAllowed("the claims of this token are nested too deeply", reason="malformed") from None
     except ValueError as error:
         raise NotAllowed(f"the claims of this token are not right: {error}", reason="malformed") from None
     if claims.sub.startswith(OWNER_PREFIX):

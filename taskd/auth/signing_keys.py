@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from taskd.auth.files import AccessFileError, read_access_file
+from taskd.protocol.nesting import is_too_deep
 
 __all__ = ["EDDSA", "HS256", "RS256", "SigningKey", "parse_keys", "read_keys"]
 
@@ -135,10 +136,10 @@ def _fingerprint(public: bytes) -> str:
 
 
 def _set_keys(text: bytes) -> list[SigningKey]:
+    if is_too_deep(text):
+        raise ValueError("the JSON is nested too deeply")
     try:
         found = msgspec.json.decode(text, type=_JwkSet).keys
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f'a file that begins with {{ is a JWKS, {{"keys": […]}}: {error}') from None
     if len(found) > MAX_KEYS:
