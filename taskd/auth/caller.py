@@ -32,8 +32,8 @@ class Caller:
     """A caller that has shown a token.
 
     `name` is that of the token, for the log; never the token itself. `grant` is what task servers
-    need to know of it. `expires` is in seconds since 1970, None for never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the
-    fingerprint of the key that signed it.
+    need to know of it. `expires` is in seconds since 1970, None for never. `accepted_by` is for the
+    verifier alone: the hash of the token in the file, or the fingerprint of the key that signed it.
     """
 
     name: str

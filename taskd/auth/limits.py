@@ -1,4 +1,4 @@
-"""The limits that a token sets: requests in a time, tasks that wait and run, bytes of their arguments, functions."""
+"""The limits that a token sets: rate, tasks that wait and run, bytes of their arguments, functions."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | None = None
     aud: str | list[str] | None = None
     role: Role = "submit"
-    functions: Annotated[list[Pattern], Meta(max_length=MAX_PATTERNS)] = msgspec.field(default_factory=lambda: ["*"])
+    functions: Annotated[list[Pattern], Meta(max_length=MAX_PATTERNS)] = msgspec.field(
+        default_factory=lambda: ["*"]
+    )
     args: Annotated[dict[str, Raw], Meta(max_length=MAX_FIXED)] = {}
     limits: Limits = Limits()
 

@@ -55,7 +55,7 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     expires: datetime | None = None
 
     def caller(self, name: str) -> Caller:
-        """Return whoever shows the token with this name. Raises `ValueError` for a rate that is not one, or too many functions."""
+        """Return whoever shows the token of a name. Raises `ValueError` for a wrong rate or functions."""
         limits = Limits(self.rate, self.waiting, self.running, self.bytes)
         return Caller(
             name=name,

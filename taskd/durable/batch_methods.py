@@ -162,8 +162,12 @@ class BatchMethods:
         if own is None or not vault.seals(then):
             return new
         secrets = vault.secrets(then)
-        if any(map(secrets.has_name, COUNTS)):  # they are stored as they are, and would be opened with the others
-            raise InvalidParams(f"then: {then} takes a count of a batch as a secret argument", argument="then")
+        if any(
+            map(secrets.has_name, COUNTS)
+        ):  # they are stored as they are, and would be opened with the others
+            raise InvalidParams(
+                f"then: {then} takes a count of a batch as a secret argument", argument="then"
+            )
         return vault.sealed(new)
 
     def _check_follower(self, then: str, batch: str, own: Raw | None) -> None:

@@ -44,8 +44,8 @@ def follower_args(grant: Grant, function: str, functions: Functions) -> Raw | No
     for name in COUNTS:
         if name in fixed:
             raise NotAllowed(
-                f"then: {quoted(function)} is called with the counts of a batch, and the token fixes {name!r}, "
-                "which is one of them",
+                f"then: {quoted(function)} is called with the counts of a batch, and the token fixes "
+                f"{name!r}, which is one of them",
                 reason="argument",
                 argument=name,
             )

@@ -1,7 +1,7 @@
 """The list of the functions (``taskd.functions``), for callers whose tokens cover only some of them.
 
-Whatever backend has the functions, this process's task server or others elsewhere, each caller sees those that it
-may call. Pages, the OpenAPI document, completions and forms are made from that list.
+Whatever backend has the functions, the task server of this process or others elsewhere, each caller
+sees those that it may call. Pages, the OpenAPI document and completions are made from that list.
 """
 
 from __future__ import annotations

@@ -133,14 +133,14 @@ def _with_fixed(function: str, args: Raw | None, fixed: Fixed, functions: FindFu
 def _names_taken(
     function: str, fixed: Fixed, functions: FindFunctions, unknown: Sequence[str] = ()
 ) -> Sequence[str]:
-    """Return the names of the fixed arguments that a function takes; `unknown` if there is no such function."""
+    """Return the names of the fixed arguments that a function takes, or else the `unknown` ones."""
     known = functions()
     if not known:
         why = "the app is being imported, and what its functions take is not known yet"
         raise Busy(why, retry_after=STARTING_SECONDS)
     info = known.get(function)
     if info is None:
-        return unknown  # a call is answered so by whoever would run it
+        return unknown  # whoever runs a call reports that there is no such function
     parameters = info.parameters
     if any(each.passed == "more_names" for each in parameters.values()):
         return list(fixed)

@@ -60,8 +60,8 @@ class NewBatch(msgspec.Struct, frozen=True):
     Each of its tasks is `task` with an id and arguments from `parts`, in which
     the ids grow; every part is stored in one transaction. Of all batches of an owner,
     which is that of `task`, only one has the same `token`. `then` is a task that is stored when all others
-    have ended; it gets their counts as its arguments, besides those that it has by name. `keep` is for how many
-    seconds the batch is kept after its end.
+    have ended; it gets their counts as its arguments, besides those that it has by name.
+    `keep` is for how many seconds the batch is kept after its end.
     """
 
     id: str

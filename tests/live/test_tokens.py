@@ -29,7 +29,16 @@ def gateway(request, tmp_path_factory):
     for tenant in ("7", "8"):
         claims = {"sub": "tenants", "exp": int(time.time()) + 3600, "args": {"tenant": int(tenant)}}
         tokens[tenant] = signed(**claims)
-    options = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "covered.py"), "--link", request.param, "--store", "memory")
+    options = (
+        "--app",
+        str(APPS / "plain.py"),
+        "--app",
+        str(APPS / "covered.py"),
+        "--link",
+        request.param,
+        "--store",
+        "memory",
+    )
     more = ("--tokens", "tokens.toml", "--jwt-key", "signing.key", "--workers", "2", "--compression")
     with kept_daemon(*options, *more, directory=directory) as daemon:
         daemon.tokens = tokens
@@ -202,7 +211,7 @@ def test_a_token_for_one_function_lists_runs_and_puts_back_that_alone(asking):
     assert asking("few", "retry", task=greeting) == {"was": "failed"}
 
 
-def test_what_a_token_fixes_holds_for_what_follows_and_for_what_is_put_back(asking):
+def test_a_fixed_argument_holds_for_followers_and_for_tasks_that_are_put_back(asking):
     batch = asking("7", "submit_batch", function="greet", args=[{}], then="ended")["batch"]
     assert asking("7", "wait", batch=batch)["state"] == "succeeded"
     then = asking("7", "get", batch=batch)["then"]["task"]
@@ -215,7 +224,9 @@ def test_what_a_token_fixes_holds_for_what_follows_and_for_what_is_put_back(aski
 
 def test_the_api_and_its_document_show_what_a_token_covers(gateway):
     for token, others in (("few", False), ("alice", True)):
-        listed = [each["name"] for each in ask(gateway, "GET", "/api/v1/functions", token=token)[1]["functions"]]
+        listed = [
+            each["name"] for each in ask(gateway, "GET", "/api/v1/functions", token=token)[1]["functions"]
+        ]
         assert (listed == ["greet"]) is not others
         text = json.dumps(ask(gateway, "GET", "/api/v1/openapi.json", token=token)[1])
         assert '"greet"' in text

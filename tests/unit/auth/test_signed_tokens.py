@@ -45,7 +45,9 @@ class SignedTokenTests(SynchronousTestCase):
         )
         caller = self.judge.verify(token, NOW)
         grant = caller.grant
-        self.assertEqual(structs.replace(grant, args=None), Grant("alice", "watch", 10, 2, 1000, None, ("mail.*",)))
+        self.assertEqual(
+            structs.replace(grant, args=None), Grant("alice", "watch", 10, 2, 1000, None, ("mail.*",))
+        )
         self.assertEqual(caller.rate, Rate(100, 60.0))
         self.assertTrue(caller.grant.covers("mail.send"))
         self.assertFalse(caller.grant.covers("report"))

@@ -1,4 +1,4 @@
-"""The stored tasks that a token covers: those that are put back, those that follow a batch, paused functions."""
+"""The stored tasks that a token covers: put back, following a batch, of a paused function."""
 
 import msgspec
 from msgspec import Raw
@@ -10,7 +10,9 @@ from tests.unit.durable.test_owners import ANN, OPERATOR, OwnerCase
 from tests.unit.durable.test_vault import TEXT, VaultCase
 from tests.unit.pools import function
 
-COUNTED = {name: ParameterInfo([], required=True) for name in ("batch", "done", "failed", "cancelled", "total")}
+COUNTED = {
+    name: ParameterInfo([], required=True) for name in ("batch", "done", "failed", "cancelled", "total")
+}
 TENANT = {"tenant": ParameterInfo([], required=True), "n": ParameterInfo([])}
 
 ONLY_G = {**ANN, "functions": ["g"]}
@@ -58,7 +60,9 @@ class CoverageCase(OwnerCase):
         return any(worker.attempts for worker in self.pool.workers.values())
 
     def assert_fixed(self, answer, argument="tenant"):
-        self.assertEqual((answer["code"], answer["data"]), (-32008, {"reason": "argument", "argument": argument}))
+        self.assertEqual(
+            (answer["code"], answer["data"]), (-32008, {"reason": "argument", "argument": argument})
+        )
 
 
 class RetryTests(CoverageCase):
@@ -96,9 +100,7 @@ class RetryTests(CoverageCase):
         self.assertEqual(self.by(SEVEN, "retry", task), {"was": "failed"})
 
     def test_a_task_that_others_have_submitted_for_the_owner_is_held_to_the_same(self):
-        answer = self.by(
-            OPERATOR, "submit", function="tenants", args={"tenant": 8}, options={"owner": "ann"}
-        )
+        answer = self.by(OPERATOR, "submit", function="tenants", args={"tenant": 8}, options={"owner": "ann"})
         self.pool.fail(1)
         self.turns()
         self.assert_fixed(self.by(SEVEN, "retry", answer["task"]))
@@ -146,7 +148,7 @@ class FixedTests(OwnerCase):
             self.assertEqual(error.data, {"reason": "argument", "argument": "tenant"})
             self.assertNotIn(fixed.decode(), error.message.replace("tenant", ""))
 
-    def test_nobody_knows_before_the_import_what_a_function_takes(self):
+    def test_a_check_before_the_import_is_put_off(self):
         self.assertRaises(Busy, self.check, b'{"tenant":7}', functions={})
 
 
@@ -161,14 +163,14 @@ class FollowerTests(CoverageCase):
     def counts(self, batch, **more):
         return {"batch": batch, "done": 1, "failed": 0, "cancelled": 0, "total": 1, **more}
 
-    def test_what_follows_must_be_covered(self):
+    def test_a_function_that_follows_must_be_covered(self):
         self.assert_refused(self.batch(ONLY_G, "ends"), "function")
         self.assert_refused(self.batch(NARROW_OPERATOR, "ends"), "function")
         self.assert_refused(self.batch({**ANN, "functions": ["ends"]}, "ends"), "function")
         self.assertEqual(self.by(ANN, "list"), [])
         self.assertIn("batch", self.batch({**ANN, "functions": ["g", "e*"]}, "ends"))
 
-    def test_what_follows_gets_the_fixed_arguments_beside_the_counts(self):
+    def test_a_function_that_follows_gets_the_fixed_arguments_beside_the_counts(self):
         for then in "ends_for", "ends_any":
             batch = self.batch(SEVEN, then)["batch"]
             self.end()
@@ -176,7 +178,7 @@ class FollowerTests(CoverageCase):
         shown = self.by(ANN, "get", task=self.by(ANN, "get", batch=batch)["then"]["task"], with_args=True)
         self.assertEqual(shown["args"], self.counts(batch, tenant=7))
 
-    def test_what_does_not_take_them_gets_the_counts_alone(self):
+    def test_a_function_that_does_not_take_them_gets_the_counts_alone(self):
         batch = self.batch(SEVEN, "ends")["batch"]
         self.end()
         self.assertEqual(self.end(), self.counts(batch))
@@ -184,7 +186,10 @@ class FollowerTests(CoverageCase):
     def test_without_a_token_that_fixes_them_they_are_missing(self):
         error = self.batch(ANN, "ends_for")
         self.assertEqual(error["code"], -32602)
-        self.assertIn("then: ends_for is called with the counts of a batch: argument 'tenant' is missing", error["message"])
+        self.assertIn(
+            "then: ends_for is called with the counts of a batch: argument 'tenant' is missing",
+            error["message"],
+        )
 
     def test_counts_are_not_fixed(self):
         answer = self.batch({**ANN, "args": {"total": 100}}, "ends")

@@ -27,7 +27,7 @@ class ListTests(GateCase):
         ):
             self.assertEqual(self.names(self.let_in(token)), expected, token)
 
-    def test_what_is_shown_of_them_is_what_others_see(self):
+    def test_a_covered_function_is_described_in_full(self):
         narrow, bob = self.let_in("narrow"), self.let_in("bob")
         for client in narrow, bob:
             client.call("taskd.functions")
@@ -51,7 +51,7 @@ class ListTests(GateCase):
         self.turn()
         self.assertEqual([each["name"] for each in client.reply()], ["f"])
 
-    def test_who_is_gone_before_the_import_gets_nothing(self):
+    def test_a_caller_that_is_gone_before_the_import_gets_nothing(self):
         self.make(functions=self.functions(), loaded=False, verifier=self.verifier)
         client = self.let_in("alice")
         client.call("taskd.functions")
@@ -82,7 +82,7 @@ class CoveredTests(LoggingCase):
         failure = Failure.of(NotAllowed("no"))
         self.assertIs(covered(failure, Grant(functions=())), failure)
 
-    def test_what_is_no_list_of_functions_is_not_shown(self):
+    def test_an_answer_that_is_no_list_of_functions_is_not_shown(self):
         for text in (b"null", b"{}", b'[{"nom":"f"}]', b'[{"name":1}]', b"[1]"):
             outcome = covered(Result(Raw(text)), Grant(functions=("f",)))
             self.assertEqual(outcome.code, -32603, text)

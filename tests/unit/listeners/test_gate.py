@@ -321,14 +321,15 @@ class CoverTests(GateCase):
         client.call("g", grant={"role": "operate"}, caller="a b")
         self.assertEqual(self.reason(client), "function")
 
-
     def test_an_operator_who_is_held_to_anything_passes_on_no_other_rights(self):
         for token in ("narrow", "fixed"):
             client = self.let_in(token)
             for method, params in (("f", None), ("taskd.retry", ["x"]), ("taskd.functions", None)):
                 client.call(method, params, caller="owner bob 1", grant={"owner": "bob", "role": "operate"})
                 error = client.reply()
-                self.assertEqual((error["code"], error["data"]), (NOT_ALLOWED, {"reason": "function"}), method)
+                self.assertEqual(
+                    (error["code"], error["data"]), (NOT_ALLOWED, {"reason": "function"}), method
+                )
                 self.assertIn("options.grant", error["message"])
         self.assertTrue(self.nothing_runs())
 

@@ -390,9 +390,7 @@ class CoveredTests(TokenCase):
 
     def test_a_csv_text_for_a_function_that_is_not_covered_is_refused_for_that(self):
         client = self.connect()
-        client.send(
-            http("POST", "/api/v1/batches?function=g", b"n\n1\n", bearer("alice"), kind="text/csv")
-        )
+        client.send(http("POST", "/api/v1/batches?function=g", b"n\n1\n", bearer("alice"), kind="text/csv"))
         self.assertEqual(self.backend.asked, [])
         self.assertEqual(client.answer.status, 403)
         self.assertIn("does not cover the function g", client.answer.body["detail"])
