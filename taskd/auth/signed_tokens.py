@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Meta, Raw, structs
 
 from taskd.auth.caller import Caller
-from taskd.auth.limits import Limits, Pattern
+from taskd.auth.limits import Limits
 from taskd.auth.signing_keys import SigningKey
 from taskd.auth.token_file import OWNER_PREFIX
 from taskd.errors import NotAllowed
-from taskd.model import Owner, Role
+from taskd.model import MAX_PATTERNS, Owner, Pattern, Role
 from taskd.protocol.nesting import is_too_deep
 
 __all__ = ["LEEWAY", "SignedTokens"]
@@ -51,7 +51,9 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | None = None
     aud: str | list[str] | None = None
     role: Role = "submit"
-    functions: Annotated[list[Pattern], Meta(max_length=1000)] = msgspec.field(default_factory=lambda: ["*"])
+    functions: Annotated[list[Pattern], Meta(max_length=MAX_PATTERNS)] = msgspec.field(
+        default_factory=lambda: ["*"]
+    )
     args: Annotated[dict[str, Raw], Meta(max_length=MAX_FIXED)] = {}
     limits: Limits = Limits()
 
@@ -145,13 +147,13 @@ def _claims(payload: bytes) -> _Claims:
 def _caller(claims: _Claims, key: SigningKey) -> Caller:
     try:
         rate = claims.limits.parsed_rate()
+        granted = claims.limits.grant(claims.sub, claims.role, claims.functions)
     except ValueError as error:
         raise NotAllowed(f"the limits of this token are not right: {error}", reason="malformed") from None
     fixed = {name: value.copy() for name, value in claims.args.items()}  # else they keep the whole token
     return Caller(
         name=claims.sub,
-        grant=structs.replace(claims.limits.grant(claims.sub, claims.role), args=fixed or None),
-        functions=tuple(claims.functions),
+        grant=structs.replace(granted, args=fixed or None),
         rate=rate,
         expires=claims.exp,
         accepted_by=key.fingerprint,

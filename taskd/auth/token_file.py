@@ -16,10 +16,10 @@ from msgspec import Meta
 
 from taskd.auth.caller import Caller
 from taskd.auth.files import AccessFileError, read_access_file
-from taskd.auth.limits import MOST, Limits, Pattern
+from taskd.auth.limits import MOST, Limits
 from taskd.auth.tokens import hash_of, is_hash
 from taskd.errors import NotAllowed
-from taskd.model import Role
+from taskd.model import MAX_PATTERNS, Pattern, Role
 
 __all__ = [
     "NAME_FORM",
@@ -47,7 +47,7 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     hash: str
     role: Role = "submit"
-    functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=1000)] = ("*",)
+    functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=MAX_PATTERNS)] = ("*",)
     rate: str | None = None
     waiting: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     running: Annotated[int, Meta(ge=1, le=MOST)] | None = None
@@ -55,12 +55,11 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     expires: datetime | None = None
 
     def caller(self, name: str) -> Caller:
-        """Return whoever shows the token with this name. Raises `ValueError` for a rate that is not one."""
+        """Return whoever shows the token of a name. Raises `ValueError` for a wrong rate or functions."""
         limits = Limits(self.rate, self.waiting, self.running, self.bytes)
         return Caller(
             name=name,
-            grant=limits.grant(OWNER_PREFIX + name, self.role),
-            functions=self.functions,
+            grant=limits.grant(OWNER_PREFIX + name, self.role, self.functions),
             rate=limits.parsed_rate(),
             expires=None if self.expires is None else self.expires.timestamp(),
             accepted_by=self.hash,

@@ -10,7 +10,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.policy import check_function
 from taskd.durable.answers import answer_by, refused, result, unknown_task
+from taskd.durable.coverage import follower_args
 from taskd.durable.ids import Ids
 from taskd.durable.ownership import allowed, check_may_change, check_may_see, for_whom
 from taskd.durable.rows import RowCheck
@@ -22,8 +24,8 @@ from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.server.methods import Asker
 from taskd.store.base import StoreError
-from taskd.store.batches import BatchRecord, NewBatch, Rows, counts
-from taskd.store.records import Full
+from taskd.store.batches import COUNTS, BatchRecord, NewBatch, Rows, counts
+from taskd.store.records import Full, New
 
 __all__ = ["BatchMethods", "BatchView"]
 
@@ -100,6 +102,7 @@ class BatchMethods:
         token: str | None,
     ) -> Outcome | None:
         """Store a task for each of `args`, all or none, and answer with their ids."""
+        check_function(asker.grant, function)
         if len(args) > MAX_ROWS:
             raise InvalidParams(
                 f"taskd.submit_batch: a batch has at most {MAX_ROWS} tasks, not {len(args)}; submit several",
@@ -122,8 +125,9 @@ class BatchMethods:
         at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
-            self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, grant=grant)
+            own = follower_args(asker.grant, then, self._functions)
+            self._check_follower(then, batch, own)
+            follower = self._follower(then, own, now, grant)
         parts: list[Rows] = []
 
         def store() -> None:
@@ -152,10 +156,24 @@ class BatchMethods:
         step(0)
         return None
 
-    def _check_follower(self, then: str, batch: str) -> None:
+    def _follower(self, then: str, own: Raw | None, now: float, grant: Grant) -> New:
+        """Return the task that follows a batch, with arguments of its `own` besides the counts."""
+        new, vault = self._tasks.new(then, own, NO_SUBMIT_OPTIONS, now, grant=grant), self._tasks.vault
+        if own is None or not vault.seals(then):
+            return new
+        secrets = vault.secrets(then)
+        if any(
+            map(secrets.has_name, COUNTS)
+        ):  # they are stored as they are, and would be opened with the others
+            raise InvalidParams(
+                f"then: {then} takes a count of a batch as a secret argument", argument="then"
+            )
+        return vault.sealed(new)
+
+    def _check_follower(self, then: str, batch: str, own: Raw | None) -> None:
         check = RowCheck(self._parameters("then", then))
         try:
-            check.check(Raw(counts(batch, 0, 0, 0, 0)), "then")
+            check.check(Raw(counts(batch, 0, 0, 0, 0, None if own is None else bytes(own))), "then")
         except InvalidParams as error:
             why = error.message.removeprefix("then: ")
             raise InvalidParams(

@@ -8,10 +8,12 @@ from functools import partial
 from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.policy import check_function
 from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.attaching import Attaching
 from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
+from taskd.durable.coverage import check_runs_again
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
 from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
@@ -122,7 +124,8 @@ class StoredMethods:
         token: str | None = None,
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
-        self._check_function(function)
+        check_function(asker.grant, function)
+        self._check_is_known(function)
         grant = for_whom(asker.grant, options.owner)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
@@ -139,7 +142,7 @@ class StoredMethods:
         self._tasks.submit(function, given, options, stored, token=token, grant=grant)
         return None
 
-    def _check_function(self, function: str) -> None:
+    def _check_is_known(self, function: str) -> None:
         known = self._functions()
         if known and all(each.name != function for each in known):
             raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
@@ -187,13 +190,14 @@ class StoredMethods:
     # --- held, and put back ---
 
     def retry(self, asker: Asker, /, task: str) -> Outcome | None:
-        """Put back a task that failed or was set aside."""
+        """Put back a task that failed or was set aside, and that the asker could have submitted itself."""
 
         def found(record: Record) -> None:
             check_may_change(asker.grant, record.new.owner)
+            check_runs_again(asker.grant, record, self._tasks.vault, self._functions)
             self._holding.retry(asker, task)
 
-        if asker.grant.has("operate"):
+        if asker.grant.has("operate") and not asker.grant.is_narrow:  # who may put back any task
             self._holding.retry(asker, task)
         else:
             self._find(asker, task, found)
@@ -210,10 +214,12 @@ class StoredMethods:
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start no stored task of a function until it is resumed."""
+        check_function(asker.grant, function)
         return self._holding.pause(asker, function, paused=True)
 
     def resume(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start the stored tasks of a function again."""
+        check_function(asker.grant, function)
         return self._holding.pause(asker, function, paused=False)
 
     # --- out ---

@@ -19,17 +19,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskd.auth.caller import Caller, Verifier
-from taskd.auth.policy import check_role, check_urgent
+from taskd.auth.policy import check_function, check_role, check_urgent
 from taskd.auth.whoami import Whoami
-from taskd.errors import InternalError, NotAllowed, TaskdError, quoted
+from taskd.errors import InternalError, NotAllowed, TaskdError
 from taskd.functions.wire_names import RESERVED
+from taskd.listeners.covered_functions import asked_by
 from taskd.listeners.peer import Peer
 from taskd.listeners.rates import Rates
 from taskd.listeners.wire import Backend, Work
 from taskd.model import PRIORITY, Failure, Grant, Options, Result, SubmitOptions
 from taskd.net.log_rate import RatedLog
 from taskd.net.timers import Alarm
-from taskd.protocol.method_names import AUTH, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
+from taskd.protocol.method_names import AUTH, FUNCTIONS, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
 from taskd.scheduler.budget import Budget
@@ -227,7 +228,7 @@ def _expires(caller: Caller) -> float:
     return inf if caller.expires is None else caller.expires
 
 
-NOBODY = Caller("", Grant(role="watch"), functions=(), expires=-inf)
+NOBODY = Caller("", Grant(role="watch", functions=()), expires=-inf)
 """The caller of a connection whose token was revoked: its token has expired, and covers nothing."""
 
 
@@ -275,7 +276,11 @@ class GatedBackend(Generic[Work]):
         allowed = []
         for request in requests:
             try:
-                if self._is_allowed(request, requester, now):
+                if not self._is_allowed(request, requester, now):
+                    continue
+                if request.function == FUNCTIONS:
+                    self._backend.submit([request], asked_by(requester, request))
+                else:
                     allowed.append(request)
             except TaskdError as error:
                 if isinstance(error, NotAllowed):
@@ -305,9 +310,10 @@ class GatedBackend(Generic[Work]):
         options = request.options
         if caller.grant.has("operate"):
             _check_passed_on(options)
+            _check_passes_on(caller.grant, options)
         self._check_options(caller, options.priority, options.owner)
         if not function.startswith(RESERVED):
-            self._check_function(caller, function)
+            check_function(caller.grant, function)
             self._take(caller, 1, now)
         else:
             check_role(caller.grant, function)
@@ -351,24 +357,13 @@ class GatedBackend(Generic[Work]):
         if priority < PRIORITY and self._gate.shared_priorities:
             check_urgent(caller.grant)
 
-    @staticmethod
-    def _check_function(caller: Caller, function: str) -> None:
-        if not caller.grant.has("submit"):
-            raise NotAllowed(
-                f"to call {quoted(function)} needs a token with the role submit; this caller has the role "
-                f"{caller.grant.role}",
-                reason="role",
-            )
-        if not caller.may_call(function):
-            raise NotAllowed(f"the token does not cover the function {quoted(function)}", reason="function")
-
     def _check_submit(self, request: Request[Work], caller: Caller, now: float) -> None:
         args, named = bound(request)
         parameters = submit_parameters(request.function, args, named)
-        self._check_function(caller, parameters["function"])
+        check_function(caller.grant, parameters["function"])
         then = parameters.get("then")
         if then is not None:
-            self._check_function(caller, then)
+            check_function(caller.grant, then)
         options: SubmitOptions | None = parameters.get("options")
         if options is not None:
             self._check_options(caller, options.priority, options.owner)
@@ -386,4 +381,17 @@ def _check_passed_on(options: Options) -> None:
             "a token is needed here, and the gateway that has passed this on asks for none: "
             "give it the same tokens",
             reason="no token",
+        )
+
+
+def _check_passes_on(grant: Grant, options: Options) -> None:
+    """Raise `NotAllowed` if an operator who is held to some functions or arguments names another's rights.
+
+    These would take the place of its own.
+    """
+    if options.grant is not None and grant.is_narrow:
+        raise NotAllowed(
+            "options.grant: to pass on what others may do needs a token that covers every function and fixes "
+            "no arguments",
+            reason="function",
         )

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.auth.policy import check_role, check_urgent
+from taskd.auth.policy import check_function, check_role, check_urgent
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
@@ -305,8 +305,8 @@ class TaskServer:
             raise NotAllowed("options.owner: only operators speak for others", reason="role")
         if options.grant is not grant:
             return
-        if not request.function.startswith(RESERVED) and not grant.has("submit"):
-            raise NotAllowed("a call needs a token with the role submit", reason="role")
+        if not request.function.startswith(RESERVED):
+            check_function(grant, request.function)
         if self._config.scheduler.shared_priorities and options.priority < PRIORITY:
             check_urgent(grant)
         if grant.args:

@@ -99,9 +99,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
         token=st.sampled_from((None, None, "x")), follows=st.booleans(), owner=st.sampled_from(OWNERS),
-        allowance=st.sampled_from(ALLOWANCES),
+        allowance=st.sampled_from(ALLOWANCES), own=st.sampled_from((None, b'{"tenant":7}')),
     )  # fmt: skip
-    def submit_batch(self, sizes, delay, token, follows, owner, allowance):
+    def submit_batch(self, sizes, delay, token, follows, owner, allowance, own):
         name, then = f"{next(self.numbers):08}", None
         parts = [
             Rows(
@@ -112,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
             for size in sizes
         ]
         if follows:
-            then = New(f"{next(self.numbers):08}", "g", keep=20.0, owner=owner)
+            then = New(f"{next(self.numbers):08}", "g", own, keep=20.0, owner=owner)
         due = self.now + delay if delay else 0.0
         task = New("", "f", due=due, batch=name, keep=20.0, limit_key="2", owner=owner)
         new = NewBatch(name, task, parts, token, then, keep=20.0)

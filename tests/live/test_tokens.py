@@ -6,11 +6,13 @@ import http.client
 import json
 import signal
 import socket
+import time
 
 import pytest
 
-from taskd.auth.tokens import hash_of, new_token
+from taskd.auth.tokens import PREFIX, hash_of, new_token
 from tests.live.support import APPS, TIMEOUT, Connection, data_of, kept_daemon, rpc
+from tests.unit.auth.signing import SECRET, signed
 from tests.unit.frames import CLOSE, client_frame
 
 NOT_ALLOWED = -32008
@@ -21,10 +23,23 @@ EXPIRED, REFUSED = 4401, 4403
 def gateway(request, tmp_path_factory):
     """A daemon with tokens, whose gateway has this kind of link; `tokens` has them by name."""
     directory = tmp_path_factory.mktemp("tokens")
-    tokens = {name: new_token() for name in ("alice", "bob", "root", "gone")}
+    tokens = {name: new_token() for name in ("alice", "bob", "root", "gone", "few")}
     write(directory / "tokens.toml", tokens)
-    options = ("--app", str(APPS / "plain.py"), "--link", request.param, "--store", "memory")
-    more = ("--tokens", "tokens.toml", "--workers", "2", "--compression")
+    (directory / "signing.key").write_bytes(SECRET)
+    for tenant in ("7", "8"):
+        claims = {"sub": "tenants", "exp": int(time.time()) + 3600, "args": {"tenant": int(tenant)}}
+        tokens[tenant] = signed(**claims)
+    options = (
+        "--app",
+        str(APPS / "plain.py"),
+        "--app",
+        str(APPS / "covered.py"),
+        "--link",
+        request.param,
+        "--store",
+        "memory",
+    )
+    more = ("--tokens", "tokens.toml", "--jwt-key", "signing.key", "--workers", "2", "--compression")
     with kept_daemon(*options, *more, directory=directory) as daemon:
         daemon.tokens = tokens
         daemon.file = directory / "tokens.toml"
@@ -33,10 +48,11 @@ def gateway(request, tmp_path_factory):
 
 
 def write(path, tokens):
-    roles = {"root": "operate"}
+    more = {"root": 'role = "operate"\n', "few": 'functions = ["greet"]\n'}
     tables = [
-        f'[tokens.{name}]\nhash = "{hash_of(token)}"\nrole = "{roles.get(name, "submit")}"\n'
+        f'[tokens.{name}]\nhash = "{hash_of(token)}"\n{more.get(name, "")}'
         for name, token in tokens.items()
+        if token.startswith(PREFIX)
     ]
     path.write_text("\n".join(tables))
 
@@ -145,6 +161,79 @@ def test_another_owners_task_is_neither_seen_nor_watched_nor_cancelled(gateway, 
     assert task in json.dumps(alice.ask(rpc(6, "taskd.list")))
     assert ask(gateway, "GET", f"/api/v1/tasks/{task}", token="bob")[0] == 403
     assert ask(gateway, "GET", f"/api/v1/tasks/{task}", token="alice")[1]["result"] == 3
+
+
+@pytest.fixture(params=["tcp", "websocket", "http"])
+def asking(request, gateway, open_websocket):
+    """A function that asks by one way: it returns the result of a method, or the reason of a refusal."""
+    clients = {}
+
+    def over_http(token, message):
+        return ask(gateway, "POST", "/rpc", message, token)[1]
+
+    def over_websocket(token, message):
+        if token not in clients:
+            clients[token] = open_websocket(token)
+        return clients[token].ask(message)
+
+    def over_tcp(token, message):
+        if token not in clients:
+            clients[token] = gateway.connect()
+            clients[token].ask(rpc(0, "taskd.auth", token=gateway.tokens[token]))
+        return clients[token].ask(message)
+
+    send = {"http": over_http, "websocket": over_websocket, "tcp": over_tcp}[request.param]
+
+    def asked(token, method, **params):
+        message = {"jsonrpc": "2.0", "id": 1, "method": f"taskd.{method}", "params": params}
+        reply = send(token, message)
+        return reply["result"] if "result" in reply else reason(reply)
+
+    yield asked
+    if request.param == "tcp":
+        for client in clients.values():
+            client.close()
+
+
+def test_a_token_for_one_function_lists_runs_and_puts_back_that_alone(asking):
+    assert [each["name"] for each in asking("few", "functions")] == ["greet"]
+    assert {"greet", "other", "hello"} <= {each["name"] for each in asking("alice", "functions")}
+    batch = {"function": "greet", "args": [{}]}
+    assert asking("few", "submit_batch", **batch, then="other") == "function"
+    assert asking("few", "submit", function="other") == "function"
+    owned = {"options": {"owner": "token:few"}}
+    task = asking("root", "submit", function="other", **owned)["task"]
+    assert asking("few", "wait", task=task)["state"] == "failed"
+    assert asking("few", "retry", task=task) == "function"
+    assert asking("root", "retry", task=task) == {"was": "failed"}
+    greeting = asking("few", "submit", function="greet", args={"name": ""})["task"]
+    assert asking("few", "wait", task=greeting)["state"] == "failed"
+    assert asking("few", "retry", task=greeting) == {"was": "failed"}
+
+
+def test_a_fixed_argument_holds_for_followers_and_for_tasks_that_are_put_back(asking):
+    batch = asking("7", "submit_batch", function="greet", args=[{}], then="ended")["batch"]
+    assert asking("7", "wait", batch=batch)["state"] == "succeeded"
+    then = asking("7", "get", batch=batch)["then"]["task"]
+    assert asking("7", "wait", task=then)["result"] == [1, 0, 0, 1, 7]
+    task = asking("7", "submit", function="other")["task"]
+    assert asking("7", "wait", task=task)["error"]["message"].endswith("of tenant 7")
+    assert asking("8", "retry", task=task) == "argument"
+    assert asking("7", "retry", task=task) == {"was": "failed"}
+
+
+def test_the_api_and_its_document_show_what_a_token_covers(gateway):
+    for token, others in (("few", False), ("alice", True)):
+        listed = [
+            each["name"] for each in ask(gateway, "GET", "/api/v1/functions", token=token)[1]["functions"]
+        ]
+        assert (listed == ["greet"]) is not others
+        text = json.dumps(ask(gateway, "GET", "/api/v1/openapi.json", token=token)[1])
+        assert '"greet"' in text
+        assert ('"other"' in text) is others
+    batch = {"function": "greet", "args": [{}], "then": "other"}
+    status, problem = ask(gateway, "POST", "/api/v1/batches", batch, "few")
+    assert (status, problem["code"]) == (403, NOT_ALLOWED)
 
 
 def test_http_requests_and_the_figures_need_tokens(gateway):

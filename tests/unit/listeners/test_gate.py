@@ -42,6 +42,7 @@ class GateCase(LoggingCase):
             caller("dora", args={"tenant": Raw(b"7"), "from": Raw(b'"x"')}),
             caller("rated", rate=Rate(3, 60.0)),
             caller("narrow", "operate", functions=("f",)),
+            caller("fixed", "operate", args={"tenant": Raw(b"7")}),
         )
         self.make(functions=self.functions(), verifier=self.verifier)
 
@@ -319,6 +320,28 @@ class CoverTests(GateCase):
         client = self.let_in("narrow")
         client.call("g", grant={"role": "operate"}, caller="a b")
         self.assertEqual(self.reason(client), "function")
+
+    def test_an_operator_who_is_held_to_anything_passes_on_no_other_rights(self):
+        for token in ("narrow", "fixed"):
+            client = self.let_in(token)
+            for method, params in (("f", None), ("taskd.retry", ["x"]), ("taskd.functions", None)):
+                client.call(method, params, caller="owner bob 1", grant={"owner": "bob", "role": "operate"})
+                error = client.reply()
+                self.assertEqual(
+                    (error["code"], error["data"]), (NOT_ALLOWED, {"reason": "function"}), method
+                )
+                self.assertIn("options.grant", error["message"])
+        self.assertTrue(self.nothing_runs())
+
+    def test_a_call_that_a_gateway_passes_on_is_held_to_the_functions_of_its_caller(self):
+        root = self.let_in("root")
+        for functions, reason in ((["g"], "function"), ([], "function")):
+            root.call("f", caller="owner bob 1", grant={"owner": "bob", "functions": functions})
+            self.assertEqual(self.reason(root), reason)
+        self.assertTrue(self.nothing_runs())
+        root.call("f", caller="owner bob 1", grant={"owner": "bob", "functions": ["f*"]})
+        self.pool.finish(1)
+        self.assertEqual(root.reply(), 1)
 
 
 class PretendingTests(GateCase):

@@ -353,3 +353,44 @@ class StreamTests(TokenCase):
         self.assertEqual(client.answer.status, 200)
         self.reactor.advance(ENDING_SECONDS)
         self.assertEqual((late.answer.status, late.answer.body["reason"]), (401, "expired"))
+
+
+class CoveredTests(TokenCase):
+    FUNCTIONS = [
+        {"name": name, "signature": f"{name}()", "summary": "", "parameters": {}} for name in ("f", "g")
+    ]
+
+    def answered(self, method, path, body=None, token="alice", answer=None, **more):
+        client = self.connect()
+        client.send(http(method, path, body, bearer(token), **more))
+        self.backend.reply(self.FUNCTIONS if answer is None else answer)
+        client.turns()
+        return client.answer
+
+    def test_the_lists_over_http_have_what_the_token_covers(self):
+        for token, expected in (("alice", ["f"]), ("bob", ["f", "g"])):
+            listed = self.answered("GET", "/api/v1/functions", token=token).body["functions"]
+            self.assertEqual([each["name"] for each in listed], expected)
+            message = {"jsonrpc": "2.0", "id": 1, "method": "taskd.functions"}
+            listed = self.answered("POST", "/rpc", message, token).body["result"]
+            self.assertEqual([each["name"] for each in listed], expected)
+
+    def test_the_document_has_what_the_token_covers_whoever_has_asked_before(self):
+        for token, has_g in (("bob", True), ("alice", False), ("bob", True)):
+            text = json.dumps(self.answered("GET", "/api/v1/openapi.json", token=token).body)
+            self.assertIn('"f"', text)
+            self.assertEqual('"g"' in text, has_g)
+
+    def test_the_list_of_a_websocket_has_what_the_token_covers(self):
+        client = self.with_protocols("taskd", "taskd.token.alice")
+        self.ask(client, {**MESSAGE, "method": "taskd.functions"})
+        self.backend.reply(self.FUNCTIONS)
+        [answer] = self.frames(client)
+        self.assertEqual([each["name"] for each in answer["result"]], ["f"])
+
+    def test_a_csv_text_for_a_function_that_is_not_covered_is_refused_for_that(self):
+        client = self.connect()
+        client.send(http("POST", "/api/v1/batches?function=g", b"n\n1\n", bearer("alice"), kind="text/csv"))
+        self.assertEqual(self.backend.asked, [])
+        self.assertEqual(client.answer.status, 403)
+        self.assertIn("does not cover the function g", client.answer.body["detail"])
