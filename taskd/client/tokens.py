@@ -174,15 +174,23 @@ class ShownToken:
         """Seconds from the last answer until another token should be shown; None if that is no use."""
         self._is_renewable = is_renewable
         self._wall_clock = wall_clock
+        self._unanswered = 0
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a token was shown that the server has not answered yet."""
+        return self._unanswered > 0
 
     def first(self, token: str) -> bytes:
         """Return the request that shows the first token of a connection, without its LF."""
         self.was_accepted = False
+        self._unanswered = 0
         return self.line(token)
 
     def line(self, token: str) -> bytes:
         """Return the request that shows a token, without its LF."""
         self.renews_in = None
+        self._unanswered += 1
         return request_line(Call(AUTH, encode_arguments({"token": token})), AUTH_ID)
 
     def answered(self, outcome: Outcome) -> Failure | None:
@@ -190,6 +198,7 @@ class ShownToken:
 
         A server that knows no tokens needs none. A second token that is refused leaves the first as it was.
         """
+        self._unanswered -= 1
         if isinstance(outcome, Failure):
             if self.was_accepted or outcome.code == MethodNotFound.code:
                 return None
