@@ -214,6 +214,7 @@ class UnstartedDaemon:
         return limits
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None, gate: Gate | None) -> Gateway:
+        config = replace(config, server_token=self._access.server_token)
         if config.link != "local" and not config.task_servers:
             config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
