@@ -24,6 +24,7 @@ class Sealer:
     def __init__(self, keys: list[Fernet], path: str) -> None:
         self._path = path
         self._count = len(keys)
+        self._newest = keys[0]
         self._keys = MultiFernet(keys)
 
     def __len__(self) -> int:
@@ -41,8 +42,7 @@ class Sealer:
 
     def use(self, found: Sealer) -> None:
         """Seal and open with the keys of another sealer from now on, also where threads do it."""
-        self._count = len(found)
-        self._keys = found._keys
+        self._count, self._newest, self._keys = found._count, found._newest, found._keys
 
     @classmethod
     def parse(cls, content: bytes, shown: str) -> Sealer:
@@ -77,6 +77,14 @@ class Sealer:
             return self._keys.decrypt(sealed)
         except InvalidToken:
             raise SealBroken("no key of --secret-key opens what was sealed") from None
+
+    def is_newest(self, sealed: bytes) -> bool:
+        """Return whether the first key opens this."""
+        try:
+            self._newest.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
 
     def seal_again(self, sealed: bytes) -> bytes:
         """Return the same secret, sealed with the first key. Raises `SealBroken`."""

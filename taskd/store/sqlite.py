@@ -45,6 +45,7 @@ from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
 from taskd.store.sqlite_owners import note_waiting, refusal
 from taskd.store.sqlite_schema import VERSION
+from taskd.store.sqlite_sealed import SqliteSealed
 
 __all__ = ["SqliteStore"]
 
@@ -92,6 +93,7 @@ class SqliteStore:
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
+        self.sealed = SqliteSealed(self._transaction)
         self.history = SqliteHistory(self._transaction, self._read)
         self.audit = SqliteAudit(self._transaction, self._read)
 
