@@ -154,7 +154,7 @@ def _entry(name: str, table: Any) -> TokenEntry:
     table = {**table, "expires": _point_in_time(table["expires"])} if "expires" in table else table
     entry = msgspec.convert(table, TokenEntry)
     if not is_hash(entry.hash):
-        raise ValueError(f"hash is sha256: and 64 digits of hex; taskd token new writes it")
+        raise ValueError("hash is sha256: and 64 digits of hex; taskd token new writes it")
     return entry
 
 

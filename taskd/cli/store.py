@@ -111,7 +111,7 @@ def migrate(file: str) -> None:
     help="The file with the keys: the first one seals, each opens.",
 )
 def reseal(file: str, keys: str) -> None:
-    """Encrypt all secret arguments in FILE (taskd.db by default) with the first key; no daemon may be using it.
+    """Encrypt all secrets in FILE (taskd.db by default) with the first key; no daemon may be using it.
 
     After that the other keys are not needed any more. It can be interrupted, and run again. The exit
     status is 1 if no key opens some of them; these are left as they are.

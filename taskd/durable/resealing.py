@@ -13,7 +13,7 @@ from taskd.store.sqlite import SqliteStore
 __all__ = ["Resealing"]
 
 SHOWN = 10
-"""Ids of tasks that cannot be opened, as far as they are named: enough to look for what they have in common."""
+"""Ids that are named of tasks which cannot be opened: enough to look for what they have in common."""
 
 _options = msgspec.json.Decoder(RunOptions)
 _text = msgspec.json.Decoder(str)
@@ -56,7 +56,7 @@ class Resealing:
         while after is not None:
             after = store.sealed.change_tasks(after, self._change)
 
-    def _change(self, id: str, function: str, options: bytes, args: bytes) -> bytes | None:  # noqa: A002, ARG002
+    def _change(self, id: str, function: str, options: bytes, args: bytes) -> bytes | None:  # noqa: A002
         kept = _options.decode(options)
         if not kept.is_sealed or kept.secrets is None:
             return None

@@ -207,7 +207,9 @@ class SqliteBatches:
         of_owner, owners = owned_by(owner)
         follows, order = ("<", "id DESC") if newest else (">", "id")
         edge = after or LAST if newest else after
-        query = f"SELECT {_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} ORDER BY {order} LIMIT ?"
+        query = (
+            f"SELECT {_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} ORDER BY {order} LIMIT ?"
+        )
         return [_record(row) for row in self._read(query, edge, *values, *owners, limit)]
 
 

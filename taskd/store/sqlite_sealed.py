@@ -1,4 +1,4 @@
-"""Sealed arguments in a store's SQLite file: rewritten with other keys, a bounded number in each transaction."""
+"""Sealed arguments in a store's SQLite file: replaced, a bounded number in each transaction."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class SqliteSealed:
         last, size = None, 0
         with self._transaction() as cursor:
             found = cursor.execute(
-                "SELECT id FROM task WHERE id > ? AND args IS NOT NULL AND instr(options, ?) ORDER BY id LIMIT ?",
+                "SELECT id FROM task WHERE id > ? AND args IS NOT NULL AND instr(options, ?) "
+                "ORDER BY id LIMIT ?",
                 (after, _MARK, MAX_TASKS),
             ).fetchall()
             for (last,) in found:

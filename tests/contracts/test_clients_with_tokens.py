@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_twisted
-
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 

@@ -208,4 +208,6 @@ def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dro
     keys.write_text(f"{KEY}\n")
     ended = reseal()
     assert (ended.returncode, ended.stdout) == (1, "0 tasks have the first key now, 0 had it already\n")
-    assert f"no key opens the secrets of 2 tasks, which are left as they are: {first}, {second}" in ended.stderr
+    assert (
+        f"no key opens the secrets of 2 tasks, which are left as they are: {first}, {second}" in ended.stderr
+    )

@@ -1,4 +1,4 @@
-"""Tests of the files of tokens and keys of a running daemon: read again in a thread, one reading at a time."""
+"""Files of tokens and keys of a running daemon: read again in a thread, one reading at a time."""
 
 from collections.abc import Callable
 from pathlib import Path

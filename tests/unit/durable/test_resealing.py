@@ -26,9 +26,9 @@ def sealer(*keys):
     return Sealer.parse(b"\n".join(keys), "keys")
 
 
-def new(id, args=NAMED, secrets=SECRETS, function="f"):
+def new(name, args=NAMED, secrets=SECRETS, function="f"):
     options = msgspec.json.encode(RunOptions(secrets=secrets))
-    return New(id, function, None if args is None else json.dumps(args).encode(), options)
+    return New(name, function, None if args is None else json.dumps(args).encode(), options)
 
 
 class ResealingTests(SynchronousTestCase):
@@ -50,8 +50,8 @@ class ResealingTests(SynchronousTestCase):
         run.run(self.store)
         return run.resealed, run.up_to_date, run.unopened, run.first_unopened
 
-    def opened(self, id, *keys):
-        return json.loads(self.vault(*keys).opened(self.store.get(id)).new.args)
+    def opened(self, name, *keys):
+        return json.loads(self.vault(*keys).opened(self.store.get(name)).new.args)
 
     def test_everything_has_the_newest_key_then_and_a_second_run_changes_nothing(self):
         self.submit(OLD, new("1"), new("2", ["smith", "hunter2", 7]), new("3", None))
@@ -67,7 +67,7 @@ class ResealingTests(SynchronousTestCase):
 
     def test_so_have_the_rows_of_a_batch_that_are_no_tasks_yet(self):
         vault, rows = self.vault(OLD), [json.dumps(NAMED).encode(), b'{"user":"miller"}']
-        parts = [Rows([f"{part}{row}" for row in range(2)], vault.sealed_rows("f", rows)) for part in range(3)]
+        parts = [Rows([f"{part}{row}" for row in range(2)], vault.sealed_rows("f", rows)) for part in "012"]
         self.store.batches.add(NewBatch("b", vault.sealed(new("b", None)), parts), 0.0)
         self.store.batches.unpack("b", 0.0)
         self.assertEqual(self.run_with(NEW, OLD), (3, 0, 0, []))
