@@ -90,7 +90,7 @@ class AccessFilesTests(SynchronousTestCase):
         self.successResultOf(done)
         return [formatEvent(event) for event in events]
 
-    def test_what_the_files_have_is_used_once_a_thread_has_read_it(self) -> None:
+    def test_tokens_and_keys_are_used_once_a_thread_has_read_them(self) -> None:
         sealed = self.files.sealer.seal(b"secret")
         self.write(self.new)
         self.keys.write_bytes(self.new_key + b"\n" + self.old_key)
@@ -122,7 +122,7 @@ class AccessFilesTests(SynchronousTestCase):
         self.read_again()
         self.assertTrue(self.is_accepted(self.new))
 
-    def test_whoever_asks_during_a_reading_gets_what_the_next_one_finds(self) -> None:
+    def test_a_reading_that_is_asked_for_during_another_follows_it_once(self) -> None:
         first = self.files.read_again()
         found, _ = self.threads.waiting[0][0](), self.write(self.new)
         others = [self.files.read_again(), self.files.read_again()]

@@ -78,7 +78,7 @@ class ResealingTests(SynchronousTestCase):
             self.assertEqual(self.opened(f"{part}1", NEW), {"user": "miller"})
         self.assertEqual(self.run_with(NEW), (0, 3, 0, []))
 
-    def test_what_no_key_opens_is_counted_named_and_left(self):
+    def test_secrets_that_no_key_opens_are_counted_named_and_left(self):
         ids = [f"{number:02}" for number in range(SHOWN + 2)]
         self.submit(LOST, *map(new, ids))
         self.submit(OLD, new("x"))
