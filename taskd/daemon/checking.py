@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from taskd.auth.access_config import AccessConfig
 from taskd.auth.files import AccessFileError
-from taskd.daemon.access import is_public, open_sealer, refusal, static_address
+from taskd.daemon.access import is_public, open_sealer, open_server_token, refusal, static_address
 from taskd.durable.opening import MEMORY, SQLITE
 from taskd.errors import StartError
 from taskd.net.endpoints import client_endpoint, server_endpoint
@@ -69,6 +69,10 @@ def _wrong_access(settings: Settings) -> Iterator[str]:
             yield f"{_where(settings, name)}: {error}"
     try:
         open_sealer(settings["secret-key"])
+    except StartError as error:
+        yield str(error).removeprefix("taskd: ")
+    try:
+        open_server_token(settings["task-server-token"])
     except StartError as error:
         yield str(error).removeprefix("taskd: ")
 

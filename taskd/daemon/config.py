@@ -45,7 +45,8 @@ class ServiceConfig:
     given by its old name. `command` is what was typed to start the daemon, without options.
     There are at most `max_connections`, and `max_per_address` from one address.
     `access` says which tokens are asked for; `secret_key` is the file of the keys that seal stored
-    secrets, if any; `is_insecure` lets the daemon listen for anybody.
+    secrets, `server_token` that of the token which the gateway shows its task servers, if any;
+    `is_insecure` lets the daemon listen for anybody.
     """
 
     server: ServerConfig
@@ -63,6 +64,7 @@ class ServiceConfig:
     max_per_address: int | None = None
     access: AccessConfig = field(default_factory=AccessConfig)
     secret_key: str | None = None
+    server_token: str | None = None
     is_insecure: bool = False
 
     @classmethod
@@ -93,6 +95,7 @@ class ServiceConfig:
                 options["jwt-audience"],
             ),
             secret_key=_path(options["secret-key"], directory),
+            server_token=_path(options["task-server-token"], directory),
             is_insecure=options["insecure-public"],
         )
 

@@ -251,9 +251,11 @@ class BatchMethods:
         """Answer with a batch."""
         self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
 
-    def list(self, asker: Asker, like: str | None, after: str, limit: int, owner: str | None) -> None:
-        """Answer with batches in the order of their ids: those of an owner, None for everybody's."""
-        self._batches.find(like, after, limit, owner).addCallbacks(
+    def list(
+        self, asker: Asker, like: str | None, edge: str, limit: int, owner: str | None, *, newest: bool
+    ) -> None:
+        """Answer with batches of an owner, None for everybody's: in the order of their ids, or reversed."""
+        self._batches.find(like, edge, limit, owner, newest=newest).addCallbacks(
             lambda found: asker.answer(result([BatchView.of(record) for record in found])),
             lambda reason: asker.answer(refused(reason.value)),
         )

@@ -117,6 +117,11 @@ SETTINGS = (
         repeatable=True,
     ),
     Setting(
+        "task-server-token",
+        FILE,
+        "File with the token that the gateway shows its task servers. Read again at SIGHUP.",
+    ),
+    Setting(
         "allow-origin",
         ORIGIN,
         "Pages that may connect, as https://*.example.com; repeatable. Own and loopback pages always may.",
@@ -149,7 +154,7 @@ SETTINGS = (
     Setting(
         "secret-key",
         FILE,
-        "File with the keys, one a line, that seal stored secrets: the first seals, each opens.",
+        "File with keys, one a line, that seal stored secrets: the first seals. Read again at SIGHUP.",
     ),
     Setting(
         "workers",

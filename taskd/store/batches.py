@@ -174,10 +174,13 @@ class BatchStore(Protocol):
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""
 
-    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
+    ) -> list[BatchRecord]:
         """Return up to `limit` batches whose ids follow `after`, in their order.
 
-        `like` and `owner` are as for tasks.
+        `like`, `owner` and `newest` are as for tasks: with the last, they are those before `after`, in
+        reverse order.
         """
 
 

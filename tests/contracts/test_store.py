@@ -304,7 +304,10 @@ class StoreMachine(RuleBasedStateMachine):
         newest=st.booleans(),
     )  # fmt: skip
     def find(self, states, function, batch, key, limit, like, is_brief, owner, error, newest):
-        self.both(lambda store: store.batches.find(like, "", limit, owner))
+        batches = self.both(lambda store: store.batches.find(like, "", limit, owner, newest=newest))
+        if batches:
+            edge = batches[-1].id
+            self.both(lambda store: store.batches.find(like, edge, limit, owner, newest=newest))
         wanted = Filter(states, function, batch, key, like, is_brief, owner, error, newest)
         first = self.both(lambda store: store.find(wanted, "", limit))
         if first:

@@ -60,8 +60,8 @@ def write(path, tokens):
 class WebSocket:
     """A websocket on a blocking socket."""
 
-    def __init__(self, daemon, token=None):
-        self.socket = socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT)
+    def __init__(self, daemon, token=None, port=2):
+        self.socket = socket.create_connection(("127.0.0.1", daemon.port(port)), TIMEOUT)
         protocols = "taskd" if token is None else f"taskd, taskd.token.{token}"
         head = (
             *("GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),
@@ -79,13 +79,18 @@ class WebSocket:
         self.socket.sendall(client_frame(json.dumps(message).encode()))
         return self
 
-    def receive(self):
-        """Return the next message, or the code of a close."""
+    def receive_text(self):
+        """Return the next message as bytes, or the code of a close."""
         first, size = self.file.read(2)
         if size == 126:
             size = int.from_bytes(self.file.read(2))
         payload = self.file.read(size)
-        return int.from_bytes(payload[:2]) if first & 15 == CLOSE else json.loads(payload)
+        return int.from_bytes(payload[:2]) if first & 15 == CLOSE else payload
+
+    def receive(self):
+        """Return the next message, or the code of a close."""
+        received = self.receive_text()
+        return received if isinstance(received, int) else json.loads(received)
 
     def ask(self, message):
         return self.send(message).receive()
@@ -108,8 +113,8 @@ def open_websocket(gateway):
         each.close()
 
 
-def ask(gateway, method, path, body=None, token=None):
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port(2), timeout=TIMEOUT)
+def ask(gateway, method, path, body=None, token=None, port=2):
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port(port), timeout=TIMEOUT)
     headers = {"Content-Type": "application/json"} if body is not None else {}
     if token is not None:
         headers["Authorization"] = f"Bearer {gateway.tokens[token]}"
@@ -257,3 +262,69 @@ def test_a_token_that_is_revoked_closes_its_connections_at_once(gateway, open_we
     client.close()
     assert other.ask(rpc(1, "hello"))["result"] == "Hello, World!"
     assert open_websocket("gone").receive() == REFUSED
+
+
+# --- a gateway whose task server is elsewhere ---
+
+UNREACHABLE = -32007
+
+
+@pytest.fixture(params=["pooled", "per-message"])
+def apart(request, tmp_path):
+    """A gateway alone, and its task server (`server`), which believes nobody for where it comes from."""
+    tokens = {name: new_token() for name in ("alice", "root", "plain")}
+    write(tmp_path / "tokens.toml", tokens)
+    (tmp_path / "shown").write_text(tokens["root"] + "\n")
+    app = ("--app", str(APPS / "plain.py"), "--workers", "2", "--store", "memory", "--websocket", "none")
+    alone = ("--listen", "none", "--link", request.param, "--task-server-token", "shown")
+    with kept_daemon(*app, "--tokens", "tokens.toml", directory=tmp_path) as server:
+        options = (*alone, "--task-server", server.tcp, "--tokens", "tokens.toml")
+        with kept_daemon(*options, directory=tmp_path, ready="listening on") as daemon:
+            daemon.server, daemon.tokens, daemon.directory = server, tokens, tmp_path
+            yield daemon
+        for each in server, daemon:
+            assert not any(token in each.log for token in tokens.values())
+
+
+def test_a_gateway_shows_its_task_server_a_token_and_speaks_for_its_callers(apart):
+    page = WebSocket(apart, apart.tokens["alice"], 1)
+    assert page.ask(rpc(1, "hello"))["result"] == "Hello, World!"
+    assert page.send({"function": "hello", "args": []}).receive_text() == b"task complete"
+    task = page.ask(rpc(2, "taskd.submit", function="hello", args=[]))["result"]["task"]
+    assert page.ask(rpc(3, "taskd.wait", task=task))["result"]["owner"] == "token:alice"
+    assert page.ask(rpc(4, "taskd.attach", task=task))["result"]["state"] == "succeeded"
+    while page.receive()["params"]["event"] != "succeeded":
+        pass
+    page.close()
+    assert ask(apart, "GET", "/readyz", port=1)[0] == 200
+
+
+def test_a_new_token_of_a_gateway_takes_the_place_of_one_that_was_revoked(apart):
+    page = WebSocket(apart, apart.tokens["alice"], 1)
+    assert page.ask(rpc(1, "hello"))["result"] == "Hello, World!"
+    tokens = apart.tokens | {"root": new_token(), "gate": new_token()}
+    write(apart.directory / "tokens.toml", tokens)
+    apart.server.process.send_signal(signal.SIGHUP)
+    apart.server.wait_for_log("tokens read again: 4 tokens")
+    while "result" in (reply := page.ask(rpc(2, "hello"))):
+        pass  # the end of the kept connection has not arrived yet
+    if reply["error"]["code"] != UNREACHABLE:  # it arrived just then
+        reply = page.ask(rpc(2, "hello"))
+    assert "the task server does not accept the gateway's token" in reply["error"]["message"]
+    apart.wait_for_log("does not take the token of --task-server-token: this token is not known")
+    (apart.directory / "shown").write_text(tokens["root"])
+    apart.process.send_signal(signal.SIGHUP)
+    apart.wait_for_log("the token of --task-server-token read again")
+    assert page.ask(rpc(3, "hello"))["result"] == "Hello, World!"
+    page.close()
+
+
+def test_a_gateways_token_must_be_an_operators(apart):
+    (apart.directory / "shown").write_text(apart.tokens["plain"])
+    apart.process.send_signal(signal.SIGHUP)
+    apart.wait_for_log("the token of --task-server-token read again")
+    page = WebSocket(apart, apart.tokens["alice"], 1)
+    reply = page.ask(rpc(1, "hello"))
+    assert reply["error"]["code"] == UNREACHABLE
+    apart.wait_for_log("it has the role submit, and must have operate")
+    page.close()

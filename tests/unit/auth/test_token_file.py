@@ -82,7 +82,7 @@ class TokenFileTests(SynchronousTestCase):
             "[tokens.ci]": "token ci: Object missing required field `hash`",
             "[token.ci]": "there is nothing called 'token'; write [tokens.NAME]",
             "tokens = 3": "tokens has a table for each token",
-            "[tokens]\nci = 3": "token ci is a table",
+            "[tokens]\nci = 3": "token ci: this is a table",
             '[tokens."a b"]': "a token's name is 1 to 64 letters",
             '[tokens.ci]\nhash = "abc"': "hash is sha256: and 64 digits of hex; taskd token new writes it",
             table('roles = "watch"'): "there is no 'roles'; did you mean role?",
@@ -103,6 +103,15 @@ class TokenFileTests(SynchronousTestCase):
             with self.subTest(text=text[:60]):
                 self.assertIn(why, self.why(text))
         self.assertIn("byte 0 is not UTF-8", self.why(b"\xff"))
+
+    def test_a_mistake_in_the_file_is_named_with_its_line(self) -> None:
+        for written in "[tokens.bad]", ' [ tokens . "bad" ] # bad', "[tokens.'bad']":
+            text = f"# tokens\n{table()}\n{written}\nhash = 3\n"
+            line = text[: text.index(written)].count("\n") + 1
+            self.assertIn(f"tokens.toml:{line}: token bad: Expected `str`", self.why(text))
+        text = table() + table(name="other")
+        line = text[: text.index("[tokens.other]")].count("\n") + 1
+        self.assertIn(f"tokens.toml:{line}: ci and other have the same hash", self.why(text))
 
     def test_files_that_cannot_be_read_or_are_too_long_are_refused(self) -> None:
         for path, why in ((self.mktemp(), "No such file"), (".", "Is a directory"), ("a\0b", "is no path")):
