@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import time
@@ -328,3 +329,25 @@ def test_a_gateways_token_must_be_an_operators(apart):
     assert reply["error"]["code"] == UNREACHABLE
     apart.wait_for_log("it has the role submit, and must have operate")
     page.close()
+
+
+def test_a_file_of_tokens_on_a_disk_that_does_not_answer_holds_up_neither_calls_nor_a_stop(tmp_path):
+    """A named pipe stands for the disk: to read it lasts until somebody has written into it."""
+    tokens, path = {"alice": new_token()}, tmp_path / "tokens.toml"
+    write(path, tokens)
+    app = ("--app", str(APPS / "plain.py"), "--workers", "1", "--store", "memory", "--websocket", "none")
+    with kept_daemon(*app, "--tokens", "tokens.toml", directory=tmp_path) as daemon:
+        client: Connection = daemon.connect()
+        client.ask(rpc(1, "taskd.auth", token=tokens["alice"]))
+        path.unlink()
+        os.mkfifo(path)
+        daemon.process.send_signal(signal.SIGHUP)
+        with path.open("wb") as disk:  # which waits until it is being read
+            assert client.ask(rpc(2, "hello"))["result"] == "Hello, World!"
+            disk.write(b"[tokens]\nalice = 3\n")
+        daemon.wait_for_log("tokens are not read again: .*tokens.toml: token alice: this is a table")
+        daemon.process.send_signal(signal.SIGHUP)
+        with path.open("wb"):
+            assert client.ask(rpc(3, "hello"))["result"] == "Hello, World!"
+            daemon.stop()  # while it is being read
+        client.close()
