@@ -211,7 +211,7 @@ class GatewayCase(SynchronousTestCase):
         root = Root(
             SimpleNamespace(factory=self.factory, readiness=SimpleNamespace(check=lambda: succeed(None)))
         )
-        self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1, root.access.caller_of)
+        self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1, root.access.admit)
         self.peers.on_stopping.append(self.site.stop_accepting)
         self.client = self.connect()
 

@@ -3,11 +3,10 @@
 import json
 
 from taskd.errors import NotAllowed
-from taskd.listeners.gate import ENDING_SECONDS, TOKEN_SECONDS
-from taskd.web.channel import SHORT_BODY
+from taskd.listeners.gate import ENDING_SECONDS, MOST_REFUSED, TOKEN_SECONDS
 from tests.unit.frames import CLOSE, client_frame
 from tests.unit.tokens import FakeVerifier, caller
-from tests.unit.web.gateways import GatewayCase, http
+from tests.unit.web.gateways import LONGEST, GatewayCase, http
 
 SOON = 500.0
 """When the token of a test expires, in the seconds of the reactor."""
@@ -194,17 +193,67 @@ class NoTokensTests(GatewayCase):
 
 
 class HttpTests(TokenCase):
-    def test_a_long_body_without_a_valid_token_is_refused_before_it_is_sent(self):
-        head = f"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SHORT_BODY + 1}\r\n"
-        for line, status in (("", 401), (bearer("mallory") + "\r\n", 401), (bearer("alice") + "\r\n", None)):
-            client = self.connect()
-            client.send(f"{head}Content-Type: application/json\r\n{line}\r\n".encode())
-            if status is None:
-                self.assertEqual(client.answers, [])
-                continue
-            [answer] = client.answers
-            self.assertEqual((answer.status, answer.headers["www-authenticate"][:6]), (401, "bearer"))
-            self.assertTrue(client.is_closed)
+    def head(self, path, *lines, length="Content-Length: 1"):
+        client = self.connect()
+        kind = "text/csv" if path.endswith("batches") else "application/json"
+        head = (f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", length, *lines)
+        client.send("\r\n".join((*head, "", "")).encode())
+        return client
+
+    def test_a_body_without_a_valid_token_is_refused_before_any_of_it_is_sent(self):
+        for path in ("/", "/rpc", "/api/v1/tasks", "/api/v1/batches"):
+            for length in (
+                "Content-Length: 1",
+                f"Content-Length: {10 * LONGEST}",
+                "Transfer-Encoding: chunked",
+            ):
+                for lines in ((), (bearer("mallory"),), ("Expect: 100-continue",), (bearer("alice"),) * 2):
+                    client = self.head(path, *lines, length=length)
+                    [answer] = client.answers
+                    shown = (path, length, lines)
+                    self.assertEqual((answer.status, answer.headers["connection"]), (401, "close"), shown)
+                    self.assertEqual(answer.headers["www-authenticate"][:6], "bearer")
+                    self.assertTrue(client.is_closed)
+        self.assertEqual((self.budget.held, self.site.responses[401]), (0, 4 * 3 * 4))
+
+    def test_a_body_with_a_valid_token_is_read(self):
+        for path in ("/", "/rpc", "/api/v1/tasks", "/api/v1/batches"):
+            self.assertEqual(self.head(path, bearer("alice")).answers, [])
+        client = self.head("/rpc", bearer("alice"), "Expect: 100-continue")
+        self.assertTrue(client.socket.sent.startswith(b"HTTP/1.1 100 "))
+        self.assertEqual(
+            self.head("/rpc", bearer("bob"), length="Transfer-Encoding: chunked").answer.status, 411
+        )
+
+    def test_a_foreign_page_is_refused_by_the_head_and_its_token_is_not_looked_at(self):
+        self.assertEqual(self.head("/rpc", bearer("bob"), "Origin: https://evil.example").answer.status, 403)
+        self.assertEqual(self.verifier.asked, [])
+
+    def test_the_token_of_a_request_is_verified_once_unless_it_is_revoked_while_the_body_comes(self):
+        client = self.head("/rpc", bearer("bob"), length=f"Content-Length: {len(json.dumps(MESSAGE))}")
+        client.send(json.dumps(MESSAGE).encode())
+        self.assertEqual((self.backend.asked, self.verifier.asked), ([("f", None)], ["bob"]))
+        self.backend.reply(1)
+        client.send(http("GET", "/api/v1/tasks/t", None))  # on the same connection, and without one
+        self.assertEqual([each.status for each in client.answers], [200, 401])
+        client = self.head("/rpc", bearer("bob"), length=f"Content-Length: {len(json.dumps(MESSAGE))}")
+        del self.verifier.callers["bob"]
+        client.send(json.dumps(MESSAGE).encode())
+        self.assertEqual(client.answer.status, 401)
+        self.assertEqual(self.backend.asked, [])
+
+    def test_a_connection_that_has_shown_three_wrong_tokens_is_closed(self):
+        client = self.connect()
+        request = http("GET", "/api/v1/functions", None, bearer("mallory"))
+        client.send(http("GET", "/api/v1/functions") * 2)
+        for count in range(MOST_REFUSED):
+            self.assertFalse(client.is_closed, count)
+            client.send(request)
+        *others, last = client.answers
+        self.assertEqual((last.status, last.headers["connection"]), (401, "close"))
+        self.assertFalse(any("connection" in each.headers for each in others))
+        self.assertTrue(client.is_closed)
+        self.assertEqual(self.verifier.asked, ["mallory"] * MOST_REFUSED)
 
     def test_a_request_needs_a_token(self):
         for request in (
