@@ -23,6 +23,7 @@ from taskd.listeners.peers import Peers
 from taskd.listeners.safe_headers import SAFE_HEADERS
 from taskd.listeners.websocket_closing import MAX_REASON, ClosingProtocol, close_code
 from taskd.listeners.wire import Backend, UnsentLimits
+from taskd.net.autobahn_log import AutobahnLog
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
@@ -69,6 +70,11 @@ class WebSocketProtocol(ClosingProtocol):
     """Whether messages are held to the limits of those who have shown no token."""
     _caller: Caller | NotAllowed | None = None
     """Whoever has shown a token with the handshake, or why that is refused."""
+
+    @property
+    def log(self) -> AutobahnLog:
+        """Where Autobahn logs."""
+        return self.factory.autobahn_log
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """Accept or deny the websocket, by its origin, and take a token that comes with it.
@@ -309,6 +315,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.message_rate = message_rate
         self.clock: IReactorTime = reactor
         self.log = RatedLog(reactor, _log)
+        self.autobahn_log = AutobahnLog(self.log)
         self.backend = backend
         self.peers = peers
         self.origins = origins

@@ -111,7 +111,7 @@ class GatewayChannel(HTTPChannel):
         self.refused = 0
         """How many tokens were refused here, by answers after which the connection goes on."""
         self.allowance: Allowance | None = None
-        """What it may send at its rate; None before its first request that counts."""
+        """The requests that may come now by the rate; None before the first that counts."""
         self.when_paused: Callable[[], object] | None = None
         """Called when nothing more is read while a request is being served, so that no end shows."""
         self.party = ""

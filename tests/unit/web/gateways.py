@@ -187,6 +187,7 @@ class GatewayCase(SynchronousTestCase):
     """What knows the tokens, if they are asked for; the time is that of the reactor."""
 
     compresses = False
+    message_rate = None
 
     def setUp(self):
         self.reactor = Reactor()
@@ -206,6 +207,7 @@ class GatewayCase(SynchronousTestCase):
             max_message=LONGEST,
             max_in_flight=100,
             gate=self.gate,
+            message_rate=self.message_rate,
             compresses=self.compresses,
         )
         root = Root(

@@ -3,8 +3,9 @@
 import json
 
 from taskd.errors import NotAllowed
-from taskd.listeners.gate import ENDING_SECONDS, MOST_REFUSED, TOKEN_SECONDS
-from tests.unit.frames import CLOSE, client_frame
+from taskd.listeners.gate import ENDING_SECONDS, MESSAGE_WITHOUT_TOKEN, MOST_REFUSED, TOKEN_SECONDS
+from taskd.net.websocket_fastpath import TOO_BIG
+from tests.unit.frames import CLOSE, CONTINUED, client_frame, compressed_frames
 from tests.unit.tokens import FakeVerifier, caller
 from tests.unit.web.gateways import LONGEST, GatewayCase, http
 
@@ -180,6 +181,77 @@ class WebSocketTests(TokenCase):
     def peer(self):
         [peer] = self.peers
         return peer
+
+
+class StrangerTests(TokenCase):
+    """What websockets may send that have shown no token."""
+
+    compresses = True
+
+    def long(self, size, method="f"):
+        """Return a message with so many bytes."""
+        text = json.dumps({**MESSAGE, "id": 9, "method": method, "params": [""]}).encode()
+        return text.replace(b'""', b'"%b"' % (b"x" * (size - len(text))))
+
+    def test_a_message_may_be_as_long_as_without_a_token(self):
+        client = self.websocket()
+        client.send(client_frame(self.long(MESSAGE_WITHOUT_TOKEN - 1)))
+        [answer] = self.frames(client)
+        self.assertEqual(answer["error"]["data"]["reason"], "no token")
+
+    def test_a_longer_one_closes_the_websocket_by_its_head(self):
+        for size in (MESSAGE_WITHOUT_TOKEN, LONGEST // 2):
+            client = self.websocket()
+            client.send(client_frame(self.long(size))[:20])
+            self.assertIn(b"taskd.auth", client.socket.sent)
+            self.assertEqual(self.frames(client), [TOO_BIG])
+
+    def test_so_do_fragments_and_many_frames_of_nothing(self):
+        client = self.websocket()
+        client.send(client_frame(b"x" * 40_000, final=False) + client_frame(b"x" * 40_000, CONTINUED))
+        self.assertEqual(self.frames(client), [TOO_BIG])
+        client = self.websocket()
+        client.send(client_frame(b"", final=False) + client_frame(b"", CONTINUED, final=False) * 1000)
+        self.assertEqual(self.frames(client), [TOO_BIG])
+
+    def test_a_compressed_message_is_inflated_no_further(self):
+        lines = "Sec-WebSocket-Extensions: permessage-deflate"
+        for size, expected in ((MESSAGE_WITHOUT_TOKEN - 1, "no token"), (MESSAGE_WITHOUT_TOKEN, None)):
+            for pieces in (1, 3):
+                client = self.websocket(lines)
+                client.send(b"".join(compressed_frames(self.long(size), pieces)))
+                [answer] = self.frames(client)
+                if expected is None:
+                    self.assertEqual(answer, TOO_BIG)
+                else:
+                    self.assertEqual(answer["error"]["data"]["reason"], expected)
+
+    def test_a_message_behind_the_token_is_as_long_as_any(self):
+        for line in ("X: y", "Sec-WebSocket-Extensions: permessage-deflate"):
+            client = self.websocket(line)
+            auth = json.dumps({**MESSAGE, "method": "taskd.auth", "params": ["bob"]}).encode()
+            client.send(client_frame(auth) + client_frame(self.long(LONGEST // 2, "taskd.whoami")))
+            self.assertEqual([each["id"] for each in self.frames(client)], [1, 9])
+
+    def test_so_is_one_behind_a_token_that_waits_for_its_turn(self):
+        auth = json.dumps({**MESSAGE, "method": "taskd.auth", "params": ["bob"]}).encode()
+        long = client_frame(self.long(LONGEST // 2, "taskd.whoami"))
+        for data in (
+            client_frame(auth),
+            client_frame(auth[:9], final=False) + client_frame(auth[9:], CONTINUED),
+        ):
+            client = self.websocket()
+            self.peers.turns.used = 1.0
+            client.transport.protocol.dataReceived(data + long[:100])
+            self.assertEqual(client.socket.sent, b"")
+            client.turns()
+            client.send(long[100:])
+            self.assertEqual([each["id"] for each in self.frames(client)], [1, 9])
+
+    def test_only_the_first_of_many_tokens_is_looked_at(self):
+        client = self.websocket()
+        self.ask(client, [{**MESSAGE, "method": "taskd.auth", "params": [f"guess {n}"]} for n in range(30)])
+        self.assertEqual((self.frames(client)[-1], self.verifier.asked), (REFUSED, ["guess 0"]))
 
 
 class NoTokensTests(GatewayCase):
