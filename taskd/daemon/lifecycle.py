@@ -485,7 +485,7 @@ def _site(
     measured = Measured(server, LagMeter(reactor), admission, traffic)
     root = Root(gateway, measured)
     site = GatewaySite(
-        reactor, root, websockets.backend.budget, websockets.max_message - 1, root.access.caller_of
+        reactor, root, websockets.backend.budget, websockets.max_message - 1, root.access.admit
     )
     measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)

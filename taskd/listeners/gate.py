@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from taskd.auth.caller import Caller, Verifier
 from taskd.auth.policy import check_function, check_role, check_urgent
 from taskd.auth.whoami import Whoami
-from taskd.errors import InternalError, NotAllowed, TaskdError
+from taskd.errors import InternalError, NotAllowed, TaskdError, TooLarge
 from taskd.functions.wire_names import RESERVED
 from taskd.listeners.covered_functions import asked_by
 from taskd.listeners.peer import Peer
@@ -40,7 +40,15 @@ from taskd.server.fixed_arguments import FindFunctions, fix_arguments, submit_pa
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
-__all__ = ["ENDING_SECONDS", "TOKEN_SECONDS", "Gate", "GatedBackend"]
+__all__ = [
+    "ENDING_SECONDS",
+    "MESSAGE_WITHOUT_TOKEN",
+    "MOST_REFUSED",
+    "TOKEN_SECONDS",
+    "Gate",
+    "GatedBackend",
+    "too_large_without_token",
+]
 
 _log = Logger(namespace="taskd.gate")
 
@@ -49,6 +57,14 @@ TOKEN_SECONDS = 10.0
 
 ENDING_SECONDS = 30.0
 """Seconds in which the requests of a connection may end whose token has expired: as many as at a stop."""
+
+MESSAGE_WITHOUT_TOKEN = 65536
+"""Bytes of a message, LF included, on a connection that has shown no token yet: eight times the
+longest token, and as much as one read brings. So little is held for strangers, however many there are."""
+
+MOST_REFUSED = 3
+"""Tokens of one connection that may be refused before it is closed: a program may have an old one and
+one that was mistyped. Whoever guesses needs a connection for every three, and these are limited."""
 
 LOOK_SECONDS = 60.0
 """Seconds after which the time of day is looked at again at the latest, since it may be set."""
@@ -66,6 +82,20 @@ def no_token() -> NotAllowed:
 def expired() -> NotAllowed:
     """Return the error for a token that is not valid any more."""
     return NotAllowed("the token has expired: bring a new one", reason="expired")
+
+
+def too_large_without_token(limit: int) -> TooLarge:
+    """Return the error for a message of more than `limit` bytes on a connection that has shown no token."""
+    return TooLarge(
+        f"without a token a message has at most {limit} bytes: send one by {AUTH} first",
+        limit=limit,
+    )
+
+
+def _too_many_refused() -> NotAllowed:
+    return NotAllowed(
+        f"{MOST_REFUSED} tokens of this connection were refused: open another one", reason="refused"
+    )
 
 
 class Gate:
@@ -94,6 +124,7 @@ class Gate:
         self.rates = Rates()
         self._awaited: dict[Peer[Any], float] = {}  # until when, the first one first
         self._ending: dict[Peer[Any], float] = {}
+        self._refused: dict[Peer[Any], int] = {}  # how many tokens of these have been refused
         self._callers: dict[Peer[Any], Caller] = {}
         self._expires = inf
         """When the first of these expires, or earlier, in seconds since 1970."""
@@ -109,6 +140,26 @@ class Gate:
             why = error.data.get("reason", "refused")
             self._log.warn("refused", "a token of {party} was refused: {why}", party=party, why=why)
             raise
+
+    def verify_shown(self, token: str, peer: Peer[Any]) -> Caller:
+        """Return whoever has shown a token on an open connection. Raises `NotAllowed`.
+
+        The connection is closed if too many have been refused; after that no other one is looked at.
+        """
+        most = 1 if peer.ends_with_token else MOST_REFUSED
+        if self._refused.get(peer, 0) >= most:
+            raise _too_many_refused()
+        try:
+            return self.verify(token, peer.party)
+        except NotAllowed as error:
+            refused = self._refused[peer] = self._refused.get(peer, 0) + 1
+            if refused >= most:
+                self.refuse(peer, error if peer.ends_with_token else _too_many_refused())
+            raise
+
+    def accepts(self, caller: Caller) -> bool:
+        """Return whether a caller of `verify` would still be accepted."""
+        return self._verifier.is_valid(caller, self._now())
 
     def note_refusal(self, peer: Peer[Any], error: NotAllowed) -> None:
         """Log that somebody who has shown a token has asked for what that does not allow."""
@@ -154,6 +205,7 @@ class Gate:
         """Forget a connection that is gone."""
         self._awaited.pop(peer, None)
         self._ending.pop(peer, None)
+        self._refused.pop(peer, None)
         self._callers.pop(peer, None)
 
     def tokens_changed(self) -> None:
@@ -331,12 +383,7 @@ class GatedBackend(Generic[Work]):
             raise NotAllowed(f"{AUTH}: a gateway shows its own token, and passes on none", reason="role")
         args, named = bound(request)
         (token,) = (*args, *named.values())
-        try:
-            caller = self._gate.verify(token, peer.party)
-        except NotAllowed as error:
-            if peer.ends_with_token:
-                self._gate.refuse(peer, error)
-            raise
+        caller = self._gate.verify_shown(token, peer)
         self._gate.let_in(peer, caller, self.parties)
         peer.task_ended(request, Result(Raw(msgspec.json.encode(Whoami.of(caller)))))
 

@@ -71,7 +71,7 @@ class LinearLineReceiver(LineReceiver):
                 self.line_grows(self._splitter.unfinished, bool(lines))
             if lines:
                 self.lines_received(lines)
-            else:
+            elif self._splitter is not None:  # the line may have been too much
                 self.part_received(data)
 
     def part_received(self, data: bytes) -> None:

@@ -14,10 +14,10 @@ import pytest
 from taskd.auth.tokens import PREFIX, hash_of, new_token
 from tests.live.support import APPS, TIMEOUT, Connection, data_of, kept_daemon, rpc
 from tests.unit.auth.signing import SECRET, signed
-from tests.unit.frames import CLOSE, client_frame
+from tests.unit.frames import CLOSE, client_frame, compressed_frames
 
-NOT_ALLOWED = -32008
-EXPIRED, REFUSED = 4401, 4403
+NOT_ALLOWED, TOO_LARGE, INVALID_PARAMS = -32008, -32006, -32602
+EXPIRED, REFUSED, TOO_BIG = 4401, 4403, 1009
 
 
 @pytest.fixture(scope="module", params=["local", "pooled", "per-message"])
@@ -61,13 +61,13 @@ def write(path, tokens):
 class WebSocket:
     """A websocket on a blocking socket."""
 
-    def __init__(self, daemon, token=None, port=2):
+    def __init__(self, daemon, token=None, *lines, port=2):
         self.socket = socket.create_connection(("127.0.0.1", daemon.port(port)), TIMEOUT)
         protocols = "taskd" if token is None else f"taskd, taskd.token.{token}"
         head = (
             *("GET / HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),
             *("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
-            f"Sec-WebSocket-Protocol: {protocols}",
+            *(f"Sec-WebSocket-Protocol: {protocols}", *lines),
         )
         self.socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
         self.file = self.socket.makefile("rb")
@@ -288,7 +288,7 @@ def apart(request, tmp_path):
 
 
 def test_a_gateway_shows_its_task_server_a_token_and_speaks_for_its_callers(apart):
-    page = WebSocket(apart, apart.tokens["alice"], 1)
+    page = WebSocket(apart, apart.tokens["alice"], port=1)
     assert page.ask(rpc(1, "hello"))["result"] == "Hello, World!"
     assert page.send({"function": "hello", "args": []}).receive_text() == b"task complete"
     task = page.ask(rpc(2, "taskd.submit", function="hello", args=[]))["result"]["task"]
@@ -301,7 +301,7 @@ def test_a_gateway_shows_its_task_server_a_token_and_speaks_for_its_callers(apar
 
 
 def test_a_new_token_of_a_gateway_takes_the_place_of_one_that_was_revoked(apart):
-    page = WebSocket(apart, apart.tokens["alice"], 1)
+    page = WebSocket(apart, apart.tokens["alice"], port=1)
     assert page.ask(rpc(1, "hello"))["result"] == "Hello, World!"
     tokens = apart.tokens | {"root": new_token(), "gate": new_token()}
     write(apart.directory / "tokens.toml", tokens)
@@ -324,7 +324,7 @@ def test_a_gateways_token_must_be_an_operators(apart):
     (apart.directory / "shown").write_text(apart.tokens["plain"])
     apart.process.send_signal(signal.SIGHUP)
     apart.wait_for_log("the token of --task-server-token read again")
-    page = WebSocket(apart, apart.tokens["alice"], 1)
+    page = WebSocket(apart, apart.tokens["alice"], port=1)
     reply = page.ask(rpc(1, "hello"))
     assert reply["error"]["code"] == UNREACHABLE
     apart.wait_for_log("it has the role submit, and must have operate")
@@ -351,3 +351,86 @@ def test_a_file_of_tokens_on_a_disk_that_does_not_answer_holds_up_neither_calls_
             assert client.ask(rpc(3, "hello"))["result"] == "Hello, World!"
             daemon.stop()  # while it is being read
         client.close()
+
+
+# --- at the edge ---
+
+
+def responses(gateway, *requests):
+    """Send requests on one connection, one after the other; return the statuses and headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port(2), timeout=TIMEOUT)
+    found = []
+    for method, path, headers in requests:
+        connection.putrequest(method, path)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        response.read()
+        found.append((response.status, response.headers))
+        if connection.sock is None:
+            break
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("path", ["/", "/rpc", "/api/v1/tasks", "/api/v1/batches"])
+def test_a_body_without_a_token_is_refused_at_the_head(gateway, path):
+    for length in ({"Content-Length": "9000000"}, {"Content-Length": "1"}, {"Transfer-Encoding": "chunked"}):
+        for more in ({}, {"Expect": "100-continue"}, {"Authorization": "Bearer taskd_wrong"}):
+            [(status, headers)] = responses(gateway, ("POST", path, {**length, **more}))
+            assert (status, headers["Connection"]) == (401, "close"), (length, more)
+
+
+def test_a_long_message_needs_a_token_before_it(gateway, open_websocket):
+    long = rpc(2, "add", "x" * 200_000, 1)
+    client: Connection = gateway.connect()
+    client.send(long)
+    assert client.receive()["error"]["code"] == TOO_LARGE
+    assert client.receive() is None
+    client.close()
+    client = gateway.connect()
+    client.send(rpc(1, "taskd.auth", token=gateway.tokens["alice"]), long)
+    assert client.receive()["result"]["owner"] == "token:alice"
+    assert client.receive()["error"]["code"] == INVALID_PARAMS
+    client.close()
+    assert open_websocket().send(long).receive() == TOO_BIG
+    page = open_websocket().send(rpc(1, "taskd.auth", token=gateway.tokens["alice"])).send(long)
+    assert page.receive()["result"]["owner"] == "token:alice"
+    assert page.receive()["error"]["code"] == INVALID_PARAMS
+
+
+def test_a_message_is_inflated_up_to_the_limit_and_to_less_without_a_token(gateway):
+    for token, size in ((None, 1_000_000), (gateway.tokens["alice"], 100_000_000)):
+        page = WebSocket(gateway, token, "Sec-WebSocket-Extensions: permessage-deflate")
+        page.socket.sendall(b"".join(compressed_frames(b"x" * size, 20, bits=15)))
+        assert page.receive() == TOO_BIG
+        page.close()
+
+
+def test_a_connection_on_which_tokens_are_guessed_is_closed(gateway):
+    client: Connection = gateway.connect()
+    client.send(*(rpc(number, "taskd.auth", f"guess {number}") for number in range(3)))
+    answers = [client.receive() for _ in range(4)]
+    assert sorted(reason(each) for each in answers) == ["malformed"] * 3 + ["refused"]
+    assert client.receive() is None
+    client.close()
+    guess = ("GET", "/api/v1/functions", {"Authorization": "Bearer taskd_wrong"})
+    found = responses(gateway, guess, guess, guess, guess)
+    assert [(status, headers["Connection"]) for status, headers in found] == [
+        (401, None),
+        (401, None),
+        (401, "close"),
+    ]
+
+
+def test_the_rate_of_messages_holds_over_http(tmp_path):
+    write(tmp_path / "tokens.toml", {"alice": (token := new_token())})
+    options = ("--app", str(APPS / "plain.py"), "--tokens", "tokens.toml", "--message-rate", "2")
+    with kept_daemon(*options, "--workers", "1", directory=tmp_path) as daemon:
+        request = ("GET", "/api/v1/functions", {"Authorization": f"Bearer {token}"})
+        found = responses(daemon, *[request] * 20)
+        refused = [headers for status, headers in found if status == 429]
+        assert len(found) == 20
+        assert found[0][0] == 200
+        assert {headers["Retry-After"] for headers in refused} == {"1"}

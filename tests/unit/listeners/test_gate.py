@@ -7,7 +7,7 @@ from msgspec import Raw
 from taskd.auth.caller import Rate
 from taskd.errors import Busy, NotAllowed
 from taskd.functions.descriptions import ParameterInfo
-from taskd.listeners.gate import ENDING_SECONDS, TOKEN_SECONDS
+from taskd.listeners.gate import ENDING_SECONDS, MESSAGE_WITHOUT_TOKEN, MOST_REFUSED, TOKEN_SECONDS
 from taskd.listeners.rates import SWEEP, Rates
 from tests.unit.pools import LoggingCase, function
 from tests.unit.tokens import FakeVerifier, caller
@@ -245,6 +245,78 @@ class RenewalTests(GateCase):
         self.assertTrue(client.transport.disconnecting)
         self.assertFalse(other.transport.disconnecting)
         self.assertTrue(self.has_logged("the token alice was revoked: 1 connections closed"))
+
+
+class StrangerTests(GateCase):
+    """What connections may send that have shown no token."""
+
+    TOO_LARGE = -32006
+
+    def line(self, size, method="f"):
+        """Return a request of so many bytes, LF included."""
+        head, end = f'{{"jsonrpc":"2.0","id":9,"method":"{method}","params":["'.encode(), b'"]}\n'
+        return head + b"x" * (size - len(head) - len(end)) + end
+
+    def give(self, client, data):
+        """Have the server read data, in pieces as large as those that come from a socket."""
+        for at in range(0, len(data), 65536):
+            client.protocol.dataReceived(data[at : at + 65536])
+            self.turn()
+
+    def test_a_message_as_long_as_one_may_be_without_a_token_is_answered(self):
+        client = self.connect()
+        self.give(client, self.line(MESSAGE_WITHOUT_TOKEN))
+        self.assertEqual(self.reason(client), "no token")
+        self.assertFalse(client.transport.disconnecting)
+
+    def test_a_longer_one_is_refused_before_it_is_complete_and_closes_the_connection(self):
+        for size in (MESSAGE_WITHOUT_TOKEN + 1, 10 * MESSAGE_WITHOUT_TOKEN):
+            client = self.connect()
+            self.give(client, self.line(size)[:MESSAGE_WITHOUT_TOKEN])
+            error = client.reply()
+            self.assertEqual((error["code"], error["data"]["limit"]), (self.TOO_LARGE, MESSAGE_WITHOUT_TOKEN))
+            self.assertIn("taskd.auth", error["message"])
+            self.assertTrue(client.transport.disconnecting)
+            self.assertEqual(client.protocol.unfinished, 0)
+        client = self.connect()
+        client.protocol.dataReceived(self.line(MESSAGE_WITHOUT_TOKEN + 1))
+        self.assertEqual(client.reply()["code"], self.TOO_LARGE)
+
+    def test_a_message_behind_the_token_is_as_long_as_any(self):
+        client = self.connect()
+        auth = json.dumps(rpc(1, "taskd.auth", ["bob"])).encode() + b"\n"
+        self.give(client, auth + self.line(5 * MESSAGE_WITHOUT_TOKEN, "taskd.whoami"))
+        self.assertEqual([each["id"] for each in client.received()], [1, 9])
+
+    def test_so_is_one_behind_a_token_that_waits_for_its_turn(self):
+        client = self.connect()
+        auth = json.dumps(rpc(1, "taskd.auth", ["bob"])).encode() + b"\n"
+        self.factory.peers.turns.used = 1.0
+        data = auth + self.line(5 * MESSAGE_WITHOUT_TOKEN, "taskd.whoami")
+        client.protocol.dataReceived(data[:65536])
+        client.protocol.dataReceived(data[65536:131072])
+        self.assertEqual(client.received(), [])
+        self.turn()
+        self.give(client, data[131072:])
+        self.assertEqual([each["id"] for each in client.received()], [1, 9])
+
+    def test_a_connection_whose_tokens_are_refused_is_closed_and_no_more_of_them_are_looked_at(self):
+        client = self.connect()
+        client.send(rpc(1, "taskd.auth", ["mallory"]), rpc(2, "taskd.auth", ["alice"]))
+        client.received()
+        auths = [rpc(number, "taskd.auth", [f"guess {number}"]) for number in range(3, 50)]
+        client.send(*auths, rpc(50, "taskd.auth", ["bob"]))
+        reasons = {each["id"]: each["error"]["data"]["reason"] for each in client.received()}
+        self.assertEqual(reasons.pop(None), "refused")
+        self.assertEqual(list(reasons.values()), ["unknown"] * (MOST_REFUSED - 1) + ["refused"] * 46)
+        self.assertTrue(client.transport.disconnecting)
+        self.assertEqual(len(self.verifier.asked), MOST_REFUSED + 1)
+
+    def test_members_of_a_batch_count_as_well(self):
+        client = self.connect()
+        client.send([rpc(number, "taskd.auth", [f"guess {number}"]) for number in range(30)])
+        self.assertEqual(len(self.verifier.asked), MOST_REFUSED)
+        self.assertTrue(client.transport.disconnecting)
 
 
 class CoverTests(GateCase):
