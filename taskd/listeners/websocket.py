@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from secrets import token_hex
@@ -45,6 +46,8 @@ is accepted."""
 
 TOKEN = "taskd.token."  # noqa: S105
 """The beginning of another one, which has a token: a page can send no headers."""
+
+_SHOWN_TOKEN = re.compile(re.escape(TOKEN) + r"""[^\s"',]*""", re.IGNORECASE)
 
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
@@ -205,6 +208,15 @@ class WebSocketProtocol(ClosingProtocol):
             self.factory.peers.discard(client)
             if self.factory.gate is not None:
                 self.factory.gate.forget(client)
+
+    def failHandshake(  # noqa: N802
+        self,
+        reason: str,
+        code: int = 400,
+        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
+    ) -> None:
+        """Refuse a handshake. Autobahn logs the reason, which may quote what a client has sent: not its token."""
+        super().failHandshake(_SHOWN_TOKEN.sub(TOKEN + "[hidden]", reason), code, responseHeaders)
 
     def sendHttpErrorResponse(  # noqa: N802
         self,
