@@ -215,7 +215,7 @@ class WebSocketProtocol(ClosingProtocol):
         code: int = 400,
         responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
     ) -> None:
-        """Refuse a handshake. Autobahn logs the reason, which may quote what a client has sent: not its token."""
+        """Refuse a handshake; the reason, which is logged, may quote what a client has sent, but no token."""
         super().failHandshake(_SHOWN_TOKEN.sub(TOKEN + "[hidden]", reason), code, responseHeaders)
 
     def sendHttpErrorResponse(  # noqa: N802
