@@ -102,7 +102,7 @@ SECONDS = {
     "test_store.py": 30,
     "test_stored_commands.py": 104,
     "test_smoke.py": 8,
-    "test_soak.py": 40,
+    "test_soak.py": 62,
     "test_start.py": 28,
     "test_status.py": 44,
     "test_supervisor.py": 8,

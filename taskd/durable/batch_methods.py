@@ -270,16 +270,16 @@ class BatchMethods:
         """Call `found` with a batch that the asker may see; if there is none, call `refusing`, and answer."""
 
         def got(record: BatchRecord | None) -> None:
-            try:
-                if record is None:
-                    raise unknown_batch(batch)
-                check_may_see(asker.grant, record.task.owner)
-            except TaskdError:
-                refusing()
-                raise
+            if record is None:
+                raise unknown_batch(batch)
+            check_may_see(asker.grant, record.task.owner)
             found(record)
 
-        self._read(asker, batch, got)
+        def refuse(outcome: Outcome) -> None:
+            refusing()
+            asker.answer(outcome)
+
+        answer_by(self._batches.get(batch), got, refuse)
 
     def _read(self, asker: Asker, batch: str, got: Callable[[BatchRecord | None], object]) -> None:
         """Call `got` with a batch, None if there is none; what it raises is the answer."""
@@ -298,8 +298,7 @@ class BatchMethods:
         is_stopping = self._batches.is_stopping
 
         def found(record: BatchRecord) -> None:
-            if record.ended is not None or is_stopping:
-                wait.end()
+            wait.begin(has_ended=record.ended is not None or is_stopping)
 
         self._find(asker, batch, found, wait.give_up)
 

@@ -22,7 +22,7 @@ from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
-from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
+from taskd.errors import Busy, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
@@ -264,14 +264,14 @@ class StoredMethods:
                 refusing()
                 self._batches.unknown_task(asker, task)
                 return
-            try:
-                check_may_see(asker.grant, record.new.owner)
-            except NotAllowed:
-                refusing()
-                raise
+            check_may_see(asker.grant, record.new.owner)
             found(record)
 
-        self._read(asker, task, got)
+        def refuse(outcome: Outcome) -> None:
+            refusing()
+            asker.answer(outcome)
+
+        answer_by(self._tasks.get(task), got, refuse)
 
     def _read(self, asker: Asker, task: str, got: Callable[[Record | None], object]) -> None:
         """Call `got` with a task, None if there is none; what it raises is the answer."""
@@ -295,8 +295,7 @@ class StoredMethods:
         asker.request.work = wait
 
         def found(record: Record) -> None:
-            if record.state in ENDED or self._is_left(record):
-                wait.end()
+            wait.begin(has_ended=record.state in ENDED or self._is_left(record))
 
         self._find(asker, task, found, wait.give_up)
         return None

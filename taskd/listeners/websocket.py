@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from secrets import token_hex
@@ -50,6 +51,8 @@ TOKEN = "taskd.token."  # noqa: S105
 
 FRAMES_WITHOUT_TOKEN = 1000
 """Frames of a message before a token was shown: a page sends one, and each is kept, even an empty one."""
+
+_SHOWN_TOKEN = re.compile(re.escape(TOKEN) + r"""[^\s"',]*""", re.IGNORECASE)
 
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
@@ -248,6 +251,15 @@ class WebSocketProtocol(ClosingProtocol):
         if code == TOO_BIG and self._awaits_token and not isReply:
             reasonUtf8 = str(too_large_without_token(MESSAGE_WITHOUT_TOKEN)).encode()[:MAX_REASON]  # noqa: N806
         super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def failHandshake(  # noqa: N802
+        self,
+        reason: str,
+        code: int = 400,
+        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
+    ) -> None:
+        """Refuse a handshake; the reason, which is logged, may quote what a client has sent, but no token."""
+        super().failHandshake(_SHOWN_TOKEN.sub(TOKEN + "[hidden]", reason), code, responseHeaders)
 
     def sendHttpErrorResponse(  # noqa: N802
         self,

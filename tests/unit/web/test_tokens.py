@@ -2,6 +2,8 @@
 
 import json
 
+from twisted.logger import formatEvent, globalLogPublisher
+
 from taskd.errors import NotAllowed
 from taskd.listeners.gate import ENDING_SECONDS, MESSAGE_WITHOUT_TOKEN, MOST_REFUSED, TOKEN_SECONDS
 from taskd.net.websocket_fastpath import TOO_BIG
@@ -91,6 +93,24 @@ class WebSocketTests(TokenCase):
         websocket = client.transport.protocol
         self.assertNotIn("alice", repr([websocket.http_headers, websocket.websocket_protocols]))
         self.assertNotIn(b"alice", websocket.http_request_data)
+
+    def test_a_token_is_not_logged_even_if_the_handshake_is_refused_for_the_way_it_is_shown(self):
+        logged = []
+
+        def observe(event):
+            logged.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for protocols in (
+            ("taskd.token.alice", "taskd.token.alice"),
+            ("taskd", "Taskd.Token.alice", "Taskd.Token.alice"),
+        ):
+            client = self.with_protocols(*protocols)
+            self.assertIn(b"duplicate protocol", client.head)
+            self.assertNotIn(b"alice", client.head)
+        self.assertEqual(len([line for line in logged if "duplicate protocol" in line]), 4)
+        self.assertNotIn("alice", "".join(logged))
 
     def test_nothing_is_passed_on_without_a_token(self):
         client = self.websocket()
