@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, Generic
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -24,6 +24,7 @@ from taskd.auth.whoami import Whoami
 from taskd.errors import InternalError, NotAllowed, TaskdError, TooLarge
 from taskd.functions.wire_names import RESERVED
 from taskd.listeners.covered_functions import asked_by
+from taskd.listeners.front import Front
 from taskd.listeners.peer import Peer
 from taskd.listeners.rates import Rates
 from taskd.listeners.wire import Backend, Work
@@ -33,12 +34,10 @@ from taskd.net.timers import Alarm
 from taskd.protocol.method_names import AUTH, FUNCTIONS, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
-from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Lane, Parties
 from taskd.server.audit import Audit
 from taskd.server.fixed_arguments import FindFunctions, fix_arguments, submit_parameters
 from taskd.server.methods import Requester
-from taskd.server.unanswered import Unanswered
 
 __all__ = [
     "ENDING_SECONDS",
@@ -284,7 +283,7 @@ NOBODY = Caller("", Grant(role="watch", functions=()), expires=-inf)
 """The caller of a connection whose token was revoked: its token has expired, and covers nothing."""
 
 
-class GatedBackend(Generic[Work]):
+class GatedBackend(Front[Work]):
     """The backend of the connections that need a token. Implements `taskd.listeners.wire.Backend`.
 
     `functions` returns the functions of the backend, if it is the task server of this process: it
@@ -292,34 +291,9 @@ class GatedBackend(Generic[Work]):
     """
 
     def __init__(self, gate: Gate, backend: Backend[Work], functions: FindFunctions | None = None) -> None:
+        super().__init__(backend)
         self._gate = gate
-        self._backend = backend
         self._functions = functions
-        self.cancel = backend.cancel
-        self.detach = backend.detach
-        self.resume = backend.resume
-        self.read_again = backend.read_again
-        self.gone = backend.gone
-
-    @property
-    def parties(self) -> Parties:
-        """The parties of the backend's connections."""
-        return self._backend.parties
-
-    @property
-    def unanswered(self) -> Unanswered:
-        """Where failures without a reply are counted."""
-        return self._backend.unanswered
-
-    @property
-    def copies(self) -> int:
-        """How often a request in flight is held."""
-        return self._backend.copies
-
-    @property
-    def budget(self) -> Budget:
-        """Where the bytes are counted."""
-        return self._backend.budget
 
     def submit(self, requests: list[Request[Work]], requester: Requester) -> None:
         """Pass on what is allowed, and answer the rest."""

@@ -93,8 +93,8 @@ class LinearLineReceiver(LineReceiver):
             self._splitter = LineSplitter(self.MAX_LENGTH)
             self.dataReceived(data[end + 1 :])
 
-    def drops(self, head: bytes) -> bool:  # noqa: ARG002
-        """Return whether a line over `MAX_LENGTH`, which begins so, is dropped, and what follows it is read."""
+    def drops(self, head: bytes) -> bool:
+        """Return whether a line over `MAX_LENGTH`, which begins so, is dropped and what follows is read."""
         return False
 
     def part_received(self, data: bytes) -> None:
