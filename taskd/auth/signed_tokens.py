@@ -29,6 +29,10 @@ once. Its end has no leeway: then its connections are closed at the time that th
 MAX_TOKEN = 8192
 """Characters of the longest token: web servers take no longer heads, and a usual token has some 300."""
 
+MAX_TRIED = 10
+"""Keys that a token is tried with: enough while keys are being changed. Each takes some 60 µs, which anybody
+can have us spend."""
+
 MAX_FIXED = 100
 """Arguments that a token may fix: more than functions have parameters."""
 
@@ -104,12 +108,22 @@ class SignedTokens:
         raise NotAllowed("no key here has signed this token", reason="unknown")
 
     def _candidates(self, header: _Header) -> list[SigningKey]:
-        """Return the keys that may have signed a token: of its algorithm, and of its name if it names one."""
-        return [
+        """Return the keys that may have signed a token: of its algorithm, and of its name if it names one.
+
+        Raises `NotAllowed` if there are too many.
+        """
+        found = [
             key
             for key in self._keys
             if key.algorithm == header.alg and (header.kid is None or key.kid in (None, header.kid))
         ]
+        if len(found) > MAX_TRIED:
+            raise NotAllowed(
+                f"this token could be of any of {len(found)} keys, and {MAX_TRIED} at most are tried: "
+                "it must name its key (kid), and the keys must have names",
+                reason="unknown",
+            )
+        return found
 
     def _check_audience(self, claims: _Claims) -> None:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
