@@ -18,8 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
+from taskd.durable.cancels import Cancels
 from taskd.durable.clock_moves import move_clock
 from taskd.durable.deadlines import LATE, Deadlines
+from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
@@ -27,6 +29,7 @@ from taskd.durable.logs import TaskLog
 from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
 from taskd.durable.ownership import allowed, no_room
+from taskd.durable.pauses import Pauses
 from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
@@ -37,14 +40,14 @@ from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
-from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import ANONYMOUS, Failure, Grant, Options, Outcome, Progress, SubmitOptions
 from taskd.scheduler.parties import Lane, Party
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
-from taskd.store.records import ENDED, Accepted, Event, Full, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Full, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks"]
 
@@ -52,6 +55,12 @@ _log = Logger(namespace="taskd.store")
 
 GIVE_UP_SECONDS = 20.0
 """Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
+
+FENCE_GRACE = 0.5
+"""Seconds that a function has to end once its node may be taken for dead: then its process is terminated, and
+killed before others run the task."""
+
+LOST_LEASE = Failure.of(WorkerLost("the node lost its store while the task ran: it is not run again (once)"))
 
 NO_DURABILITY = Durability()
 
@@ -88,20 +97,23 @@ class DurableTasks:
         self.vault = Vault(store, sealing)
         self.writer = StoreWriter(self.vault, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
-        self.batches = DurableBatches(clock, self, store, execute, read, now, self.hub.publish)
+        self.cancels = Cancels(self, runner, self._once, self._runs)
+        self.batches = DurableBatches(
+            clock, self.stored, self.cancels, store, execute, read, now, self.hub.publish
+        )
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._lane = Lane(Party("store"))
-        self.paused: frozenset[str] = frozenset()
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
+        self.pauses = Pauses(store, execute, self.window, self._runs, self._let_go)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(
-            store, execute, clock, now, lambda: self.window.look_everywhere(self._functions)
-        )
+        self._upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = self._is_opening = False
+        self.is_stopping = self._is_open = self._is_opening = self._is_fenced = False
+        self.elsewhere: Elsewhere | None = None
+        """What other nodes run, if the store is shared; set by whoever knows."""
         self._app: list[FunctionInfo] = []
 
     @property
@@ -125,7 +137,7 @@ class DurableTasks:
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
         if self._is_open:
-            self.window.look_everywhere(self._functions)
+            self.look_everywhere()
             self.schedules.use(functions)
             return
         if not self._is_opening:
@@ -146,11 +158,11 @@ class DurableTasks:
     def _recovered(self, left: Left) -> None:
         for function in self._functions if left.has_owners else ():
             self.limiter.share(function, ())
-        self._is_open, self.paused = True, left.paused
+        self._is_open, self.pauses.functions = True, left.paused
         left.log()
         self.batches.resume()
         self.hub.look_again()
-        self.window.look_everywhere(self._functions)
+        self.look_everywhere()
         self._upkeep.begin()
         self._deadlines.look()
         self.schedules.use(self._app)
@@ -161,7 +173,7 @@ class DurableTasks:
         self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
-        is_ready = self._is_open and not self.is_stopping
+        is_ready = self._is_open and not self.is_stopping and not self._is_fenced
         return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
@@ -245,7 +257,9 @@ class DurableTasks:
     def _take(self, run: Run) -> None:
         record = run.record
         self._runs[record.new.id] = run
-        if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+        if self._is_fenced:
+            self._let_go(run)
+        elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
         elif record.new.function in self.paused:
             self._let_go(run)
@@ -260,7 +274,7 @@ class DurableTasks:
             self._run(run)
 
     def _marked(self, run: Run) -> None:
-        if self.is_stopping:
+        if self.is_stopping or run.is_fenced:
             self.ended(run, STOPPING)
         elif run.is_cancelled:
             self.ended(run, CANCELLED_WAITING)
@@ -293,7 +307,14 @@ class DurableTasks:
         if run.is_marked:
             self._once.remove(run)
             return
-        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed, may_wait=True)
+        start = Start(run.record.new.id, run.attempt)
+        self.writer.start(start, partial(self._start_stored, run), may_wait=True)
+
+    def _start_stored(self, run: Run, is_own: bool) -> None:  # noqa: FBT001
+        run.start_committed(is_own)
+        if not is_own and run.task is not None and run.task.is_in_flight:
+            # Somebody else has cancelled the task, or runs it: its end is dropped.
+            self._runner.cancel(run.task)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Pass progress on to whoever has called the function."""
@@ -315,6 +336,8 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         if self.is_stopping and not durability.once and is_loss(outcome):
             outcome = STOPPING  # no fault of the task's: any number of stops must not set it aside
+        elif run.is_fenced and isinstance(outcome, Failure):
+            outcome = LOST_LEASE if durability.once else STOPPING
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self._release(run)
@@ -357,22 +380,34 @@ class DurableTasks:
         if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
             self._release(run)
 
+    # --- other nodes ---
+
+    def fence(self) -> None:
+        """Claim nothing until `joined`, and end what runs soon: others may run it."""
+        self._is_fenced = True
+        for run in list(self._runs.values()):
+            self._let_go(run)
+            if run.record.new.id in self._runs:
+                run.is_fenced = True
+                if run.task is not None and run.task.is_in_flight:
+                    self._runner.cancel(run.task, FENCE_GRACE)
+
+    def joined(self) -> None:
+        """Claim tasks again."""
+        self._is_fenced = False
+        self.hub.look_again()
+        self.look_everywhere()
+
+    def look_everywhere(self) -> None:
+        """Claim tasks of all functions, since others may have stored some."""
+        self.window.look_everywhere(self._functions)
+
     # --- held, and put back ---
 
-    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
-        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
-
-        def stored(was: bool) -> bool:  # noqa: FBT001
-            if paused:
-                self.paused |= {function}
-                for run in [each for each in self._runs.values() if each.record.new.function == function]:
-                    self._let_go(run)
-            else:
-                self.paused -= {function}
-                self.window.claim(function)
-            return was
-
-        return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+    @property
+    def paused(self) -> frozenset[str]:
+        """The functions of which nothing is started."""
+        return self.pauses.functions
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
@@ -391,7 +426,7 @@ class DurableTasks:
 
         def done(was: State | StoreError | None) -> None:
             if was in (State.FAILED, State.SET_ASIDE):
-                self.window.look_everywhere(self._functions)
+                self.look_everywhere()
             answer(was)
 
         self.writer.put_back(task, done)
@@ -410,27 +445,7 @@ class DurableTasks:
 
     def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task, whether it waits, runs, or is scheduled; the answer is its state before."""
-        run = self._runs.get(task)
-        if run is not None and run.task is not None and run.task.is_in_flight:
-            state = State.RUNNING if run.has_started else State.WAITING
-            self.waiters.wait(task, lambda _state, _outcome: answer(state))
-            self._runner.cancel(run.task)
-            return
-        if run is not None and run.task is None:
-            self.waiters.wait(task, lambda _state, _outcome: answer(State.WAITING))
-            if run.is_marked:  # its start is being stored
-                run.is_cancelled = True
-            else:
-                self._once.drop(run)
-                self.ended(run, CANCELLED_WAITING)
-            return
-
-        def cancelled(state: State | StoreError | None) -> None:
-            if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                self.waiters.announce(task, State.CANCELLED, None)
-            answer(state)
-
-        self.writer.cancel(task, cancelled)
+        self.cancels.cancel(task, answer)
 
     # --- batches ---
 
@@ -451,21 +466,6 @@ class DurableTasks:
             self._upkeep.watch(task.due)
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
-
-    def members_claimed(self, batch: str) -> list[str]:
-        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
-        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
-
-    def cancel_claimed(self, task: str) -> None:
-        """Cancel a task if this node has claimed it."""
-        if task in self._runs:
-            self.cancel(task, bool)
-
-    def cancelled(self, events: list[Event]) -> None:
-        """Pass on that the store has cancelled tasks."""
-        self.hub.publish(events)
-        for event in events:
-            self.waiters.announce(event.task, State.CANCELLED, None)
 
     # --- time ---
 
