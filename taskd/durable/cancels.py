@@ -10,14 +10,18 @@ from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.events import EventHub
 from taskd.durable.once import OnceGate
 from taskd.durable.run import Run, Runner
-from taskd.durable.settling import CANCELLED_WAITING
+from taskd.durable.settling import CANCELLED_WAITING, STOPPING
 from taskd.durable.waiters import Waiters
 from taskd.durable.writer import StoreWriter
 from taskd.model import Outcome
 from taskd.store.base import StoreError
 from taskd.store.records import ENDED, Event, State
 
-__all__ = ["Cancels"]
+__all__ = ["FENCE_GRACE", "Cancels"]
+
+FENCE_GRACE = 0.5
+"""Seconds that a function has to end once its node may be taken for dead: then its process is terminated, and
+killed before others run the task."""
 
 Answer = Callable[[State | StoreError | None], object]
 """Gets the state in which a task was, None if there is none."""
@@ -44,6 +48,9 @@ class _Tasks(Protocol):
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt."""
+
+    def let_go(self, run: Run) -> None:
+        """Put back what was claimed, unless a worker has it."""
 
 
 class Cancels:
@@ -86,6 +93,18 @@ class Cancels:
         if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
             self._tasks.waiters.announce(task, State.CANCELLED, None)
         answer(state)
+
+    def fence(self) -> None:
+        """End all that this node has claimed, within seconds: others may run it."""
+        for run in list(self._runs.values()):
+            self._tasks.let_go(run)
+            if run.record.new.id not in self._runs:
+                continue
+            run.is_fenced = True
+            if run.task is not None and self._runner.withdraw(run.task):
+                self._tasks.ended(run, STOPPING)
+            elif run.task is not None and run.task.is_in_flight:
+                self._runner.cancel(run.task, FENCE_GRACE)
 
     # --- batches ---
 

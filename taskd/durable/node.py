@@ -36,11 +36,8 @@ class Tasks(Protocol):
     def pauses(self) -> Pauses:
         """The functions that are paused."""
 
-    def fence(self) -> None:
-        """Claim nothing, and end what runs."""
-
-    def joined(self) -> None:
-        """Claim tasks again."""
+    def hold(self, *, held: bool) -> None:
+        """Claim nothing, and give back what has not begun; or claim tasks again."""
 
     def look_everywhere(self) -> None:
         """Claim tasks of all functions, since others may have stored some."""
@@ -98,16 +95,19 @@ class Node:
         if beat.drain != self._is_drained:
             self._is_drained = beat.drain
             self._drain(beat.drain)
+            self._tasks.hold(held=beat.drain)
         if beat.rescued:
             self._tasks.look_everywhere()
 
     def fence(self) -> None:
         """Claim nothing, and end what runs."""
-        self._tasks.fence()
+        self._tasks.hold(held=True)
+        self._tasks.cancels.fence()
 
     def joined(self) -> None:
         """Claim tasks again."""
-        self._tasks.joined()
+        if not self._is_drained:
+            self._tasks.hold(held=False)
 
     def _set_alarm(self) -> None:
         self._alarm.set(self._clock.seconds() + POLL_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311

@@ -34,13 +34,13 @@ from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, STOPPING, is_loss, settle_of
+from taskd.durable.settling import LOST_LEASE, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
-from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut, WorkerLost
+from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import ANONYMOUS, Failure, Grant, Options, Outcome, Progress, SubmitOptions
@@ -55,12 +55,6 @@ _log = Logger(namespace="taskd.store")
 
 GIVE_UP_SECONDS = 20.0
 """Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
-
-FENCE_GRACE = 0.5
-"""Seconds that a function has to end once its node may be taken for dead: then its process is terminated, and
-killed before others run the task."""
-
-LOST_LEASE = Failure.of(WorkerLost("the node lost its store while the task ran: it is not run again (once)"))
 
 NO_DURABILITY = Durability()
 
@@ -106,12 +100,12 @@ class DurableTasks:
         self._lane = Lane(Party("store"))
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
-        self.pauses = Pauses(store, execute, self.window, self._runs, self._let_go)
+        self.pauses = Pauses(store, execute, self.window, self._runs, self.let_go)
         self.waiters = Waiters()
         self._upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = self._is_opening = self._is_fenced = False
+        self.is_stopping = self._is_open = self._is_opening = self._is_held = False
         self.elsewhere: Elsewhere | None = None
         """What other nodes run, if the store is shared; set by whoever knows."""
         self._app: list[FunctionInfo] = []
@@ -135,7 +129,7 @@ class DurableTasks:
         self.vault.use(functions)
         self.limiter.use(functions, list(self._runs.values()))
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
-            self._let_go(run)
+            self.let_go(run)
         if self._is_open:
             self.look_everywhere()
             self.schedules.use(functions)
@@ -173,7 +167,7 @@ class DurableTasks:
         self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
-        is_ready = self._is_open and not self.is_stopping and not self._is_fenced
+        is_ready = self._is_open and not self.is_stopping and not self._is_held
         return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
@@ -257,12 +251,12 @@ class DurableTasks:
     def _take(self, run: Run) -> None:
         record = run.record
         self._runs[record.new.id] = run
-        if self._is_fenced:
-            self._let_go(run)
+        if self._is_held:
+            self.let_go(run)
         elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
         elif record.new.function in self.paused:
-            self._let_go(run)
+            self.let_go(run)
         elif not self.limiter.holds(run, self._time_left(record)):
             self._give(run)
 
@@ -336,7 +330,7 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         if self.is_stopping and not durability.once and is_loss(outcome):
             outcome = STOPPING  # no fault of the task's: any number of stops must not set it aside
-        elif run.is_fenced and isinstance(outcome, Failure):
+        elif run.is_fenced and isinstance(outcome, Failure) and outcome is not STOPPING:
             outcome = LOST_LEASE if durability.once else STOPPING
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
@@ -375,28 +369,22 @@ class DurableTasks:
         self.writer.release(run.record.new.id)
         self._forget(run, waits=True)
 
-    def _let_go(self, run: Run) -> None:
+    def let_go(self, run: Run) -> None:
         """Put back what was claimed, unless a worker has it."""
         if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
             self._release(run)
 
     # --- other nodes ---
 
-    def fence(self) -> None:
-        """Claim nothing until `joined`, and end what runs soon: others may run it."""
-        self._is_fenced = True
-        for run in list(self._runs.values()):
-            self._let_go(run)
-            if run.record.new.id in self._runs:
-                run.is_fenced = True
-                if run.task is not None and run.task.is_in_flight:
-                    self._runner.cancel(run.task, FENCE_GRACE)
-
-    def joined(self) -> None:
-        """Claim tasks again."""
-        self._is_fenced = False
-        self.hub.look_again()
-        self.look_everywhere()
+    def hold(self, *, held: bool) -> None:
+        """Claim nothing, and give back what has not begun; or claim tasks again."""
+        self._is_held = held
+        if held:
+            for run in list(self._runs.values()):
+                self.let_go(run)
+        else:
+            self.hub.look_again()
+            self.look_everywhere()
 
     def look_everywhere(self) -> None:
         """Claim tasks of all functions, since others may have stored some."""

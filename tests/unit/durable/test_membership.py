@@ -4,6 +4,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.membership import (
     DEAD_SECONDS,
     FENCE_SECONDS,
@@ -13,7 +14,6 @@ from taskd.durable.membership import (
     Membership,
 )
 from taskd.durable.shared_clock import SharedClock
-from taskd.durable.tasks import FENCE_GRACE
 from taskd.scheduler.stops import KILL_DELAY
 from taskd.store.base import StoreError
 from taskd.store.nodes import Beat, NodeInfo
