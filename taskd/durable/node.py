@@ -65,13 +65,17 @@ class Node:
         self._clock = clock
         self._tasks = tasks
         self._drain = drain
-        self._is_drained = self._is_stopped = False
+        self._is_drained = self._is_stopped = self._has_started = False
         tasks.elsewhere = self._elsewhere = elsewhere
         self.membership = Membership(clock, nodes, execute, write, self, info, follow)
         self._alarm = Alarm(clock, self._poll)
 
     def start(self) -> None:
-        """Begin, once the functions are known."""
+        """Begin, once the functions are known. Afterwards, show them to the others soon."""
+        if self._has_started:
+            self.membership.renew_soon()
+            return
+        self._has_started = True
         self.membership.start()
         self._elsewhere.start()
         self._set_alarm()

@@ -34,7 +34,7 @@ from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import LOST_LEASE, STOPPING, is_loss, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, LOST_LEASE, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
@@ -85,13 +85,14 @@ class DurableTasks:
         self._read = read = read or execute
         self._now = now
         self._ids = Ids()
-        self._runs: dict[str, Run] = {}
-        self.log = TaskLog(store, read, now, self._runs)
+        self.runs: dict[str, Run] = {}
+        """The tasks that this node has claimed, by their ids."""
+        self.log = TaskLog(store, read, now, self.runs)
         self.hub = EventHub(clock, self.log.read, now, self.log.completed)
         self.vault = Vault(store, sealing)
         self.writer = StoreWriter(self.vault, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
-        self.cancels = Cancels(self, runner, self._once, self._runs)
+        self.cancels = Cancels(self, runner, self._once, self.runs)
         self.batches = DurableBatches(
             clock, self.stored, self.cancels, store, execute, read, now, self.hub.publish
         )
@@ -100,7 +101,7 @@ class DurableTasks:
         self._lane = Lane(Party("store"))
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
-        self.pauses = Pauses(store, execute, self.window, self._runs, self.let_go)
+        self.pauses = Pauses(store, execute, self.window, self.runs, self.let_go)
         self.waiters = Waiters()
         self._upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
@@ -113,7 +114,7 @@ class DurableTasks:
     @property
     def claimed(self) -> int:
         """The number of tasks that this node has claimed and not settled."""
-        return len(self._runs)
+        return len(self.runs)
 
     @property
     def fault(self) -> str | None:
@@ -127,8 +128,8 @@ class DurableTasks:
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
         self._app = functions
         self.vault.use(functions)
-        self.limiter.use(functions, list(self._runs.values()))
-        for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
+        self.limiter.use(functions, list(self.runs.values()))
+        for run in [each for each in self.runs.values() if each.record.new.function not in self._functions]:
             self.let_go(run)
         if self._is_open:
             self.look_everywhere()
@@ -194,7 +195,7 @@ class DurableTasks:
 
         def accepted(given: Accepted | Full | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if is_due and new.id not in self._runs:
+                if is_due and new.id not in self.runs:
                     self.window.stored(function)
                 self._watch(new)
             answer(self.busy(grant, given) if isinstance(given, Full) else given)
@@ -245,12 +246,12 @@ class DurableTasks:
 
     def _share(self, task: New) -> None:
         """Claim the tasks of a function by owner, since this one has an owner."""
-        if task.limit_key is not None and self.limiter.share(task.function, self._runs.values()):
+        if task.limit_key is not None and self.limiter.share(task.function, self.runs.values()):
             self.window.look_everywhere([task.function])
 
     def _take(self, run: Run) -> None:
         record = run.record
-        self._runs[record.new.id] = run
+        self.runs[record.new.id] = run
         if self._is_held:
             self.let_go(run)
         elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
@@ -358,7 +359,7 @@ class DurableTasks:
             self.window.claim(run.record.new.function, run.record.new.limit_key)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
-        self._runs.pop(run.record.new.id, None)
+        self.runs.pop(run.record.new.id, None)
         self._once.remove(run)
         self.limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
@@ -380,7 +381,7 @@ class DurableTasks:
         """Claim nothing, and give back what has not begun; or claim tasks again."""
         self._is_held = held
         if held:
-            for run in list(self._runs.values()):
+            for run in list(self.runs.values()):
                 self.let_go(run)
         else:
             self.hub.look_again()
@@ -403,7 +404,7 @@ class DurableTasks:
 
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""
-        return self._runs.get(task)
+        return self.runs.get(task)
 
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
@@ -472,15 +473,17 @@ class DurableTasks:
         if self.store.is_lasting:
             self.limiter.close()
             self._once.close()
-            for run in list(self._runs.values()):
+            for run in list(self.runs.values()):
                 if run.is_marked and run.task is not None and self._runner.withdraw(run.task):
                     self.ended(run, STOPPING)
                 elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
-                    del self._runs[run.record.new.id]
-        self.waiters.stop(self._runs)
+                    del self.runs[run.record.new.id]
+                    if self.elsewhere is not None:  # others need not wait for the end of this node
+                        self.writer.release(run.record.new.id)
+        self.waiters.stop(self.runs)
 
-    def close(self) -> Deferred[None]:
-        """Write what is left, and close the store; fires when that is done."""
+    def close(self, written: Callable[[], object] = bool) -> Deferred[None]:
+        """Write what is left, call `written`, and close the store; fires when that is done."""
         flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
         flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
-        return flushed.addBoth(lambda _: self._upkeep.close())
+        return flushed.addBoth(lambda _: written()).addBoth(lambda _: self._upkeep.close())

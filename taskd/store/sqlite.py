@@ -76,6 +76,7 @@ class SqliteStore:
     """
 
     is_lasting = True
+    nodes = None
     room = inf
 
     def __init__(self, path: str) -> None:

@@ -51,7 +51,7 @@ class NodeCase(DurableCase):
         self.drains = []
         tasks = self.tasks
         elsewhere = Elsewhere(
-            self.clock, self.store, self.nodes, execute, tasks.hub, tasks.waiters, tasks.batches, tasks._runs
+            self.clock, self.store, self.nodes, execute, tasks.hub, tasks.waiters, tasks.batches, tasks.runs
         )
         self.node = Node(
             self.clock,
