@@ -6,7 +6,7 @@ store's thread, so that everybody else has their turn in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from taskd.store.base import Store, StoreError
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch
 from taskd.store.records import Allowance, Event, Full, New
 
-__all__ = ["BatchTasks", "DurableBatches"]
+__all__ = ["BatchCancels", "DurableBatches"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -39,32 +39,31 @@ MAX_PENDING = 256 * 1024 * 1024
 """Bytes of batches that may wait to be accepted by the store; then more are refused."""
 
 
-class BatchTasks(Protocol):
-    """The stored tasks of this node, as far as their batches need them."""
+class BatchCancels(Protocol):
+    """The cancelling of the tasks of batches: `taskd.durable.cancels.Cancels`."""
 
-    def stored(self, task: New) -> None:
-        """Schedule the start of tasks that have been stored, of which this is one."""
-
-    def members_claimed(self, batch: str) -> list[str]:
+    def members_claimed(self, batch: str, /) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed."""
 
-    def cancel_claimed(self, task: str) -> None:
-        """Cancel a task if this node has claimed it."""
+    def claimed(self, tasks: Collection[str], /) -> None:
+        """Cancel those of these tasks that this node has claimed."""
 
-    def cancelled(self, events: list[Event]) -> None:
+    def noted(self, events: list[Event], /) -> None:
         """Pass on that the store has cancelled tasks."""
 
 
 class DurableBatches:
     """The batches of one node.
 
-    `execute` runs the store's functions, one at a time, `read` those that only read; `push` pushes events.
+    `stored` is called with a task, once tasks like it have been stored. `execute` runs the store's
+    functions, one at a time, `read` those that only read; `push` pushes events.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        tasks: BatchTasks,
+        stored: Callable[[New], object],
+        cancels: BatchCancels,
         store: Store,
         execute: Execute,
         read: Execute,
@@ -72,7 +71,8 @@ class DurableBatches:
         push: Callable[[list[Event]], object],
     ) -> None:
         self._clock = clock
-        self._tasks = tasks
+        self._stored = stored
+        self._cancels = cancels
         self._store = store
         self._execute = execute
         self._read = read
@@ -141,7 +141,7 @@ class DurableBatches:
         def stored(found: BatchRecord | None) -> None:
             after = found or batch  # it is forgotten already
             if after.stored > batch.stored:
-                self._tasks.stored(after.task)
+                self._stored(after.task)
             if after.is_stored or after is batch:
                 answer(after)
             else:
@@ -174,7 +174,7 @@ class DurableBatches:
 
     def _go_on(self, batch: BatchRecord | ShuttingDown) -> None:
         if isinstance(batch, BatchRecord) and batch.is_cancelled:
-            self._cancel_claimed(batch.id, self._tasks.members_claimed(batch.id))
+            self._cancel_claimed(batch.id, self._cancels.members_claimed(batch.id))
 
     # --- the cancel ---
 
@@ -199,8 +199,7 @@ class DurableBatches:
 
         Those that are claimed from now on are cancelled by whoever claims them.
         """
-        for task in tasks[:CANCELLED_AT_ONCE]:
-            self._tasks.cancel_claimed(task)
+        self._cancels.claimed(tasks[:CANCELLED_AT_ONCE])
         if len(tasks) > CANCELLED_AT_ONCE:
             self._clock.callLater(0, self._cancel_claimed, batch, tasks[CANCELLED_AT_ONCE:])
         else:
@@ -211,7 +210,7 @@ class DurableBatches:
             return
 
         def cancelled(rows: CancelledRows) -> None:
-            self._tasks.cancelled(rows.events)
+            self._cancels.noted(rows.events)
             if rows.batch is not None and rows.events:
                 self.changed([rows.batch])
             if rows.last is not None:
@@ -240,13 +239,18 @@ class DurableBatches:
             if batch.ended is not None:
                 self.cancelling.discard(batch.id)
                 if batch.then is not None:
-                    self._tasks.stored(batch.then)
+                    self._stored(batch.then)
                 self._wait_is_over(batch.id)
         self._progress.changed(batches)
 
     def _wait_is_over(self, batch: str) -> None:
         for waiter in [*self._waiters.pop(batch, ())]:  # of which each takes itself out
             waiter()
+
+    @property
+    def awaited(self) -> Iterable[str]:
+        """The batches for whose ends somebody waits."""
+        return self._waiters
 
     def wait(self, batch: str, waiter: Callable[[], object]) -> Callable[[], None]:
         """Call `waiter` when a batch has ended, or at a stop; return how to wait no longer.

@@ -160,6 +160,10 @@ class EventHub:
         """The number of tasks and batches that anybody watches."""
         return len(self._watches)
 
+    def watched_of(self, kind: Kind) -> list[str]:
+        """Return the tasks or the batches that anybody watches."""
+        return [id_ for id_, by in self._watches.items() if next(iter(by.values())).kind == kind]
+
     def is_watched(self, id: str) -> bool:  # noqa: A002
         """Return whether anybody watches a task or a batch."""
         return id in self._watches

@@ -8,6 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from taskd.durable.answers import refused, result
+from taskd.durable.pauses import Pauses
 from taskd.errors import InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Outcome
@@ -22,11 +23,8 @@ class Holder(Protocol):
     """The stored tasks, as far as these methods need them."""
 
     @property
-    def paused(self) -> frozenset[str]:
+    def pauses(self) -> Pauses:
         """The functions of which nothing is started."""
-
-    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
-        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
 
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
@@ -52,11 +50,11 @@ class Holding:
 
     def pause(self, asker: Asker, function: str, *, paused: bool) -> Outcome | None:
         """Pause or resume a function, and answer with what it was."""
-        known = self._functions()
-        if known and all(each.name != function for each in known) and function not in self._tasks.paused:
+        known, pauses = self._functions(), self._tasks.pauses
+        if known and all(each.name != function for each in known) and function not in pauses.functions:
             method = "pause" if paused else "resume"
             raise InvalidParams(f"taskd.{method}: no such function: {quoted(function)}", argument="function")
-        self._tasks.pause(function, paused=paused).addCallbacks(
+        pauses.pause(function, paused=paused).addCallbacks(
             lambda was: asker.answer(result({"was": "paused" if was else "running"})),
             lambda reason: asker.answer(refused(reason.value)),
         )

@@ -18,6 +18,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.store.base import Store, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.memory_limits import MemoryLimits
+from taskd.store.nodes import NodeStore
 from taskd.store.sqlite import SqliteStore
 
 __all__ = ["MEMORY", "SQLITE", "Opening", "StoreChoice", "open_store"]
@@ -91,6 +92,7 @@ class Opening:
         self.store = cast(Store, self._later)
         self._thread: StoreThread | None = None
         self._reading_thread: StoreThread | None = None
+        self._renewing_thread: StoreThread | None = None
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._is_open = False
         if not choice.is_default:
@@ -137,6 +139,8 @@ class Opening:
             sys.setswitchinterval(SWITCH_SECONDS)
             self._thread = StoreThread(self._reactor)
             self._reading_thread = StoreThread(self._reactor, "store-reader")
+        if store.nodes is not None:
+            self._renewing_thread = StoreThread(self._reactor, "store-node")
         held, self._held = self._held, []
         for function, fires in held:
             self.execute(function).chainDeferred(fires)
@@ -148,6 +152,15 @@ class Opening:
     def read(self, function: Callable[[], Any]) -> Deferred[Any]:
         """Run a function that only reads, as `execute` does; no write waits for it."""
         return self._run(self._reading_thread, function)
+
+    def renew(self, function: Callable[[], Any]) -> Deferred[Any]:
+        """Run a function of the store's nodes, as `execute` does; it waits for no write."""
+        return self._run(self._renewing_thread, function)
+
+    @property
+    def nodes(self) -> NodeStore | None:
+        """The nodes that share the store; None if it is not shared, or not open yet."""
+        return self.store.nodes if self._is_open else None
 
     def _run(self, thread: StoreThread | None, function: Callable[[], Any]) -> Deferred[Any]:
         if thread is not None:
@@ -177,6 +190,6 @@ class Opening:
 
     def end_threads(self) -> None:
         """End the threads, once the store is closed."""
-        for thread in (self._thread, self._reading_thread):
+        for thread in (self._thread, self._reading_thread, self._renewing_thread):
             if thread is not None:
                 thread.end()

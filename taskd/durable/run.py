@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -51,8 +52,8 @@ class Runner(Protocol):
     def withdraw(self, task: Task) -> bool:
         """Take back a task that waits, without an outcome; return whether it did."""
 
-    def cancel(self, task: Task) -> None:
-        """Cancel a task in flight."""
+    def cancel(self, task: Task, grace: float = inf) -> None:
+        """Cancel a task in flight, which has so many seconds at most until its process is terminated."""
 
     def position(self, task: Task) -> Position | None:
         """Return the place of a task in the queue, None if it does not wait there."""
@@ -66,6 +67,7 @@ class Run:
         "_tasks",
         "has_started",
         "is_cancelled",
+        "is_fenced",
         "is_marked",
         "is_start_committed",
         "lane",
@@ -88,6 +90,8 @@ class Run:
         self.has_started = self.is_start_committed = False
         self.is_marked = self.is_cancelled = False
         """Whether the store has its start before a worker has it, and whether it was cancelled meanwhile."""
+        self.is_fenced = False
+        """Whether it was stopped since others may run it: that is no end of the task."""
         self.seq = 0
         """The sequence number that was given out last in this attempt."""
         self.result: bytes | None = None

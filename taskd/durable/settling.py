@@ -13,7 +13,15 @@ from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
 from taskd.store.records import Event, Settle, State
 
-__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "is_loss", "settle_of", "without_internals"]
+__all__ = [
+    "CANCELLED_WAITING",
+    "LOST_LEASE",
+    "LOST_WITH_DAEMON",
+    "STOPPING",
+    "is_loss",
+    "settle_of",
+    "without_internals",
+]
 
 MAX_LOSSES = 2
 """Processes that may die under a task before it is set aside: the task itself probably kills them."""
@@ -26,6 +34,7 @@ MAX_AFTER = 366 * DAY
 
 CANCELLED_WAITING = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
 STOPPING = Failure.of(ShuttingDown("the server is shutting down"))
+LOST_LEASE = Failure.of(WorkerLost("the node lost its store while the task ran: it is not run again (once)"))
 LOST_WITH_DAEMON = msgspec.json.encode(
     Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import Counter
 from typing import cast
@@ -9,9 +11,14 @@ from typing import cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorThreads
 
+from taskd import __version__
+from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.methods import StoredMethods
+from taskd.durable.node import Node
 from taskd.durable.opening import Opening, StoreChoice
 from taskd.durable.operators import OperatorRecords
+from taskd.durable.pace import Pace
+from taskd.durable.shared_clock import SharedClock
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.vault import Sealing
 from taskd.durable.wall_clock import WallClock
@@ -19,6 +26,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
 from taskd.server.task_server import TaskServer
 from taskd.store.base import StoreError
+from taskd.store.nodes import NodeInfo
 
 __all__ = ["StorePart"]
 
@@ -35,17 +43,46 @@ class StorePart:
         self, reactor: Reactor, server: TaskServer, choice: StoreChoice, sealing: Sealing | None = None
     ) -> None:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
-        self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
-        self._tasks = DurableTasks(
-            reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read, sealing
+        self._wall_clock: WallClock | None = None
+        clock: WallClock | SharedClock
+        if (nodes := opening.nodes) is None:
+            clock = self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
+            clock.start()
+        else:
+            clock = shared_clock = SharedClock(reactor, nodes.now())
+        tasks = self._tasks = DurableTasks(
+            reactor, server, opening.store, opening.execute, clock.now, opening.read, sealing
         )
+        self._node: Node | None = None
+        if nodes is not None:
+            tasks.window.pace = Pace(reactor)
+            elsewhere = Elsewhere(
+                reactor,
+                opening.store,
+                nodes,
+                opening.read,
+                tasks.hub,
+                tasks.waiters,
+                tasks.batches,
+                tasks.runs,
+            )
+            self._node = Node(
+                reactor,
+                tasks,
+                nodes,
+                opening.renew,
+                opening.execute,
+                elsewhere,
+                lambda: _info(server),
+                shared_clock.follow,
+                lambda drain: server.operation.take_new(new=not drain),
+            )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._tasks.writer.taken_on = server.operation.stored
-        self._wall_clock.start()
         self._records = server.operation.records = OperatorRecords(
-            reactor, server.operation, opening.store, opening.execute, opening.read, self._wall_clock.now
+            reactor, server.operation, opening.store, opening.execute, opening.read, clock.now
         )
-        server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
+        server.stored = _OpenedMethods(opening, reactor, self._tasks, server, self._node)
 
     @property
     def error(self) -> StoreError | None:
@@ -53,11 +90,14 @@ class StorePart:
         return self._opening.error
 
     def _clock_moved(self, seconds: float) -> None:
+        assert self._wall_clock is not None
         self._tasks.clock_moved(seconds, self._wall_clock.follow)
 
     def stop_accepting(self) -> None:
         """Refuse new tasks; what waits is left in the store."""
         self._opening.give_up()
+        if self._node is not None:
+            self._node.stop()
         self._tasks.stop_accepting()
 
     def drain(self) -> Deferred[None]:
@@ -73,23 +113,50 @@ class StorePart:
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
-        self._wall_clock.stop()
+        if self._wall_clock is not None:
+            self._wall_clock.stop()
         return (
             self._records.close()
-            .addCallback(lambda _: self._tasks.close())
+            .addCallback(lambda _: self._tasks.close(self._leave))
             .addBoth(lambda _: self._opening.end_threads())
         )
+
+    def _leave(self) -> None:
+        """Renew the node's lease no longer, since everything is written."""
+        if self._node is not None:
+            self._node.close()
 
 
 class _OpenedMethods(StoredMethods):
     """The methods about stored tasks, which open the store before they use it for the app's functions."""
 
-    def __init__(self, opening: Opening, reactor: Reactor, tasks: DurableTasks, server: TaskServer) -> None:
+    def __init__(
+        self, opening: Opening, reactor: Reactor, tasks: DurableTasks, server: TaskServer, node: Node | None
+    ) -> None:
         super().__init__(reactor, tasks, lambda: server.functions)
         self._opening = opening
+        self._node = node
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on, in a store that suits them."""
         self._opening.use(functions)
         if self._opening.error is None:
             super().use(functions)
+            if self._node is not None:
+                self._node.start()
+
+
+def _info(server: TaskServer) -> NodeInfo:
+    """Return how this node shows itself to the others."""
+    functions = server.functions
+    status = server.status()
+    return NodeInfo(
+        f"{socket.gethostname()}:{os.getpid()}",
+        __version__,
+        [each.name for each in functions],
+        [each.name for each in functions if each.durable is not None and each.durable.once],
+        (),
+        len(status.workers),
+        sum(worker.tasks for worker in status.workers),
+        server.operation.is_drained,
+    )

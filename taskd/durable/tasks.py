@@ -18,8 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
+from taskd.durable.cancels import Cancels
 from taskd.durable.clock_moves import move_clock
 from taskd.durable.deadlines import LATE, Deadlines
+from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
@@ -27,11 +29,12 @@ from taskd.durable.logs import TaskLog
 from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
 from taskd.durable.ownership import allowed, no_room
+from taskd.durable.pauses import Pauses
 from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, STOPPING, is_loss, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, LOST_LEASE, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
@@ -44,7 +47,7 @@ from taskd.model import ANONYMOUS, Failure, Grant, Options, Outcome, Progress, S
 from taskd.scheduler.parties import Lane, Party
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
-from taskd.store.records import ENDED, Accepted, Event, Full, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Full, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks"]
 
@@ -82,32 +85,36 @@ class DurableTasks:
         self._read = read = read or execute
         self._now = now
         self._ids = Ids()
-        self._runs: dict[str, Run] = {}
-        self.log = TaskLog(store, read, now, self._runs)
+        self.runs: dict[str, Run] = {}
+        """The tasks that this node has claimed, by their ids."""
+        self.log = TaskLog(store, read, now, self.runs)
         self.hub = EventHub(clock, self.log.read, now, self.log.completed)
         self.vault = Vault(store, sealing)
         self.writer = StoreWriter(self.vault, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
-        self.batches = DurableBatches(clock, self, store, execute, read, now, self.hub.publish)
+        self.cancels = Cancels(self, runner, self._once, self.runs)
+        self.batches = DurableBatches(
+            clock, self.stored, self.cancels, store, execute, read, now, self.hub.publish
+        )
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._lane = Lane(Party("store"))
-        self.paused: frozenset[str] = frozenset()
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
+        self.pauses = Pauses(store, execute, self.window, self.runs, self.let_go)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(
-            store, execute, clock, now, lambda: self.window.look_everywhere(self._functions)
-        )
+        self._upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = self._is_opening = False
+        self.is_stopping = self._is_open = self._is_opening = self._is_held = False
+        self.elsewhere: Elsewhere | None = None
+        """What other nodes run, if the store is shared; set by whoever knows."""
         self._app: list[FunctionInfo] = []
 
     @property
     def claimed(self) -> int:
         """The number of tasks that this node has claimed and not settled."""
-        return len(self._runs)
+        return len(self.runs)
 
     @property
     def fault(self) -> str | None:
@@ -121,11 +128,11 @@ class DurableTasks:
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
         self._app = functions
         self.vault.use(functions)
-        self.limiter.use(functions, list(self._runs.values()))
-        for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
-            self._let_go(run)
+        self.limiter.use(functions, list(self.runs.values()))
+        for run in [each for each in self.runs.values() if each.record.new.function not in self._functions]:
+            self.let_go(run)
         if self._is_open:
-            self.window.look_everywhere(self._functions)
+            self.look_everywhere()
             self.schedules.use(functions)
             return
         if not self._is_opening:
@@ -146,11 +153,11 @@ class DurableTasks:
     def _recovered(self, left: Left) -> None:
         for function in self._functions if left.has_owners else ():
             self.limiter.share(function, ())
-        self._is_open, self.paused = True, left.paused
+        self._is_open, self.pauses.functions = True, left.paused
         left.log()
         self.batches.resume()
         self.hub.look_again()
-        self.window.look_everywhere(self._functions)
+        self.look_everywhere()
         self._upkeep.begin()
         self._deadlines.look()
         self.schedules.use(self._app)
@@ -161,7 +168,7 @@ class DurableTasks:
         self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
-        is_ready = self._is_open and not self.is_stopping
+        is_ready = self._is_open and not self.is_stopping and not self._is_held
         return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
@@ -188,7 +195,7 @@ class DurableTasks:
 
         def accepted(given: Accepted | Full | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if is_due and new.id not in self._runs:
+                if is_due and new.id not in self.runs:
                     self.window.stored(function)
                 self._watch(new)
             answer(self.busy(grant, given) if isinstance(given, Full) else given)
@@ -239,16 +246,18 @@ class DurableTasks:
 
     def _share(self, task: New) -> None:
         """Claim the tasks of a function by owner, since this one has an owner."""
-        if task.limit_key is not None and self.limiter.share(task.function, self._runs.values()):
+        if task.limit_key is not None and self.limiter.share(task.function, self.runs.values()):
             self.window.look_everywhere([task.function])
 
     def _take(self, run: Run) -> None:
         record = run.record
-        self._runs[record.new.id] = run
-        if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+        self.runs[record.new.id] = run
+        if self._is_held:
+            self.let_go(run)
+        elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
         elif record.new.function in self.paused:
-            self._let_go(run)
+            self.let_go(run)
         elif not self.limiter.holds(run, self._time_left(record)):
             self._give(run)
 
@@ -260,7 +269,7 @@ class DurableTasks:
             self._run(run)
 
     def _marked(self, run: Run) -> None:
-        if self.is_stopping:
+        if self.is_stopping or run.is_fenced:
             self.ended(run, STOPPING)
         elif run.is_cancelled:
             self.ended(run, CANCELLED_WAITING)
@@ -293,7 +302,14 @@ class DurableTasks:
         if run.is_marked:
             self._once.remove(run)
             return
-        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed, may_wait=True)
+        start = Start(run.record.new.id, run.attempt)
+        self.writer.start(start, partial(self._start_stored, run), may_wait=True)
+
+    def _start_stored(self, run: Run, is_own: bool) -> None:  # noqa: FBT001
+        run.start_committed(is_own)
+        if not is_own and run.task is not None and run.task.is_in_flight:
+            # Somebody else has cancelled the task, or runs it: its end is dropped.
+            self._runner.cancel(run.task)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Pass progress on to whoever has called the function."""
@@ -315,6 +331,8 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         if self.is_stopping and not durability.once and is_loss(outcome):
             outcome = STOPPING  # no fault of the task's: any number of stops must not set it aside
+        elif run.is_fenced and isinstance(outcome, Failure) and outcome is not STOPPING:
+            outcome = LOST_LEASE if durability.once else STOPPING
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self._release(run)
@@ -341,7 +359,7 @@ class DurableTasks:
             self.window.claim(run.record.new.function, run.record.new.limit_key)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
-        self._runs.pop(run.record.new.id, None)
+        self.runs.pop(run.record.new.id, None)
         self._once.remove(run)
         self.limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
@@ -352,27 +370,33 @@ class DurableTasks:
         self.writer.release(run.record.new.id)
         self._forget(run, waits=True)
 
-    def _let_go(self, run: Run) -> None:
+    def let_go(self, run: Run) -> None:
         """Put back what was claimed, unless a worker has it."""
         if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
             self._release(run)
 
+    # --- other nodes ---
+
+    def hold(self, *, held: bool) -> None:
+        """Claim nothing, and give back what has not begun; or claim tasks again."""
+        self._is_held = held
+        if held:
+            for run in list(self.runs.values()):
+                self.let_go(run)
+        else:
+            self.hub.look_again()
+            self.look_everywhere()
+
+    def look_everywhere(self) -> None:
+        """Claim tasks of all functions, since others may have stored some."""
+        self.window.look_everywhere(self._functions)
+
     # --- held, and put back ---
 
-    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
-        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
-
-        def stored(was: bool) -> bool:  # noqa: FBT001
-            if paused:
-                self.paused |= {function}
-                for run in [each for each in self._runs.values() if each.record.new.function == function]:
-                    self._let_go(run)
-            else:
-                self.paused -= {function}
-                self.window.claim(function)
-            return was
-
-        return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+    @property
+    def paused(self) -> frozenset[str]:
+        """The functions of which nothing is started."""
+        return self.pauses.functions
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
@@ -380,7 +404,7 @@ class DurableTasks:
 
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""
-        return self._runs.get(task)
+        return self.runs.get(task)
 
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
@@ -391,7 +415,7 @@ class DurableTasks:
 
         def done(was: State | StoreError | None) -> None:
             if was in (State.FAILED, State.SET_ASIDE):
-                self.window.look_everywhere(self._functions)
+                self.look_everywhere()
             answer(was)
 
         self.writer.put_back(task, done)
@@ -410,27 +434,7 @@ class DurableTasks:
 
     def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task, whether it waits, runs, or is scheduled; the answer is its state before."""
-        run = self._runs.get(task)
-        if run is not None and run.task is not None and run.task.is_in_flight:
-            state = State.RUNNING if run.has_started else State.WAITING
-            self.waiters.wait(task, lambda _state, _outcome: answer(state))
-            self._runner.cancel(run.task)
-            return
-        if run is not None and run.task is None:
-            self.waiters.wait(task, lambda _state, _outcome: answer(State.WAITING))
-            if run.is_marked:  # its start is being stored
-                run.is_cancelled = True
-            else:
-                self._once.drop(run)
-                self.ended(run, CANCELLED_WAITING)
-            return
-
-        def cancelled(state: State | StoreError | None) -> None:
-            if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                self.waiters.announce(task, State.CANCELLED, None)
-            answer(state)
-
-        self.writer.cancel(task, cancelled)
+        self.cancels.cancel(task, answer)
 
     # --- batches ---
 
@@ -452,21 +456,6 @@ class DurableTasks:
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
-    def members_claimed(self, batch: str) -> list[str]:
-        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
-        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
-
-    def cancel_claimed(self, task: str) -> None:
-        """Cancel a task if this node has claimed it."""
-        if task in self._runs:
-            self.cancel(task, bool)
-
-    def cancelled(self, events: list[Event]) -> None:
-        """Pass on that the store has cancelled tasks."""
-        self.hub.publish(events)
-        for event in events:
-            self.waiters.announce(event.task, State.CANCELLED, None)
-
     # --- time ---
 
     def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
@@ -484,15 +473,17 @@ class DurableTasks:
         if self.store.is_lasting:
             self.limiter.close()
             self._once.close()
-            for run in list(self._runs.values()):
+            for run in list(self.runs.values()):
                 if run.is_marked and run.task is not None and self._runner.withdraw(run.task):
                     self.ended(run, STOPPING)
                 elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
-                    del self._runs[run.record.new.id]
-        self.waiters.stop(self._runs)
+                    del self.runs[run.record.new.id]
+                    if self.elsewhere is not None:  # others need not wait for the end of this node
+                        self.writer.release(run.record.new.id)
+        self.waiters.stop(self.runs)
 
-    def close(self) -> Deferred[None]:
-        """Write what is left, and close the store; fires when that is done."""
+    def close(self, written: Callable[[], object] = bool) -> Deferred[None]:
+        """Write what is left, call `written`, and close the store; fires when that is done."""
         flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
         flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
-        return flushed.addBoth(lambda _: self._upkeep.close())
+        return flushed.addBoth(lambda _: written()).addBoth(lambda _: self._upkeep.close())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -99,6 +99,11 @@ class Waiters:
     def are_there(self, task: str) -> bool:
         """Return whether anybody waits for the end of a task, or for its progress."""
         return task in self._waiters
+
+    @property
+    def awaited(self) -> Iterable[str]:
+        """The tasks for whose ends somebody waits."""
+        return self._waiters
 
     def stop(self, running: Container[str]) -> None:
         """Keep nobody waiting, now or later, for a task that is not `running`: it does not end in time."""

@@ -95,16 +95,16 @@ class Scheduler:
             self._retry_after = now, estimate
         return estimate
 
-    def cancel(self, task: Task, now: float) -> list[Action]:
+    def cancel(self, task: Task, now: float, grace: float = inf) -> list[Action]:
         """Take a task in flight out of the queue, or stop it if a worker has it.
 
-        A task that was waiting is done when this returns, and the caller must
-        give it its outcome.
+        A task that was waiting is done when this returns, and the caller must give it its outcome.
+        `grace` is how many seconds it has at most until its process is terminated.
         """
         if task.state is not GIVEN:
             self.queue.remove(task)
             return []
-        return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
+        return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now, grace)
 
     @property
     def is_empty(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal
 
 from taskd.scheduler.actions import AbandonTask, Action, InterruptTask, KillWorker, TerminateWorker
@@ -27,12 +28,23 @@ class Stopping:
         self._wake = wake
 
     def stop(
-        self, worker: WorkerView, task: Task, reason: Literal["timeout", "cancelled"], now: float
+        self,
+        worker: WorkerView,
+        task: Task,
+        reason: Literal["timeout", "cancelled"],
+        now: float,
+        grace: float = inf,
     ) -> list[Action]:
-        """Begin to stop a worker's task, and reclaim those behind it; does nothing if the stop has begun."""
+        """Begin to stop a worker's task, and reclaim those behind it.
+
+        Its process is terminated after the grace of its function, or these seconds if they are fewer.
+        A stop that has begun is hastened by that alone.
+        """
         if task.stop is not None:
+            task.stop.next_at = min(task.stop.next_at, now + grace)
+            self._wake(task.stop.next_at)
             return []
-        task.stop = Stop(reason, now, now + task.stats.grace)
+        task.stop = Stop(reason, now, now + min(task.stats.grace, grace))
         self._wake(task.stop.next_at)
         return [InterruptTask(worker.number, task), *self._batching.reclaim(worker)]
 

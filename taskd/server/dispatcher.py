@@ -119,10 +119,13 @@ class Dispatcher:
         else:
             self.turn_soon()
 
-    def cancel(self, task: Task) -> None:
-        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
+    def cancel(self, task: Task, grace: float = inf) -> None:
+        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns.
+
+        `grace` is how many seconds it has at most until its process is terminated.
+        """
         was_waiting = task.state is not TaskState.GIVEN
-        self._act(self.scheduler.cancel(task, self._clock.seconds()))
+        self._act(self.scheduler.cancel(task, self._clock.seconds(), grace))
         if was_waiting:
             self.completion.complete(task, cancelled_waiting(task))
             task.subscriber.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -128,10 +129,13 @@ class TaskServer:
         """Return the task with this number, None if it has ended or never existed."""
         return self._in_flight.get(number)
 
-    def cancel(self, work: Work) -> None:
-        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
+    def cancel(self, work: Work, grace: float = inf) -> None:
+        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns.
+
+        `grace` is how many seconds it has at most until its process is terminated, if it is not a stored one.
+        """
         if isinstance(work, Task):
-            self._dispatcher.cancel(work)
+            self._dispatcher.cancel(work, grace)
         else:
             work.cancel()
 

@@ -10,6 +10,7 @@ import msgspec
 from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.history import HistoryStore
+from taskd.store.nodes import NodeStore
 from taskd.store.queued import Queued
 from taskd.store.records import (
     Accepted,
@@ -168,6 +169,10 @@ class Store(Protocol):
 
     is_lasting: bool
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
+
+    @property
+    def nodes(self) -> NodeStore | None:
+        """The nodes that share it; None if it is that of one process."""
 
     @property
     def batches(self) -> BatchStore:

@@ -43,6 +43,7 @@ class MemoryStore:
     """Keeps tasks in dictionaries. Implements `taskd.store.base.Store`."""
 
     is_lasting = False
+    nodes = None
 
     def __init__(self, limits: MemoryLimits | None = None) -> None:
         self._limits = limits or MemoryLimits()

@@ -77,6 +77,7 @@ class SqliteStore:
     """
 
     is_lasting = True
+    nodes = None
     room = inf
 
     def __init__(self, path: str) -> None:

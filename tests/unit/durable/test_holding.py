@@ -16,7 +16,7 @@ from tests.unit.durable.test_tasks import DurableCase
 
 class PauseTests(DurableCase):
     def pause(self, *, paused=True):
-        was = self.successResultOf(self.tasks.pause("f", paused=paused))
+        was = self.successResultOf(self.tasks.pauses.pause("f", paused=paused))
         self.turn()
         return was
 
@@ -46,7 +46,7 @@ class PauseTests(DurableCase):
         self.tasks.use([FunctionInfo("f", "f()", "", {}, durable=Durability())])
         self.turn()
         self.tasks.submit("f", None, Options(), lambda accepted: None)
-        self.tasks.pause("f", paused=True)
+        self.tasks.pauses.pause("f", paused=True)
         self.turn()
         self.assertEqual(self.runner.queue, [])
         self.pause(paused=False)

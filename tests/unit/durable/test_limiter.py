@@ -166,12 +166,12 @@ class HeldTests(LimitCase):
     def test_held_tasks_of_a_paused_function_are_put_back(self):
         first, second = self.submit_to(1), self.submit_to(1)
         running = self.begin()
-        self.tasks.pause("f", paused=True)
+        self.tasks.pauses.pause("f", paused=True)
         self.turns()
         self.end(running, Result(Raw(b"1")))
         self.turns()
         self.assertEqual((self.runner.queue, self.state(second)), ([], State.WAITING))
-        self.tasks.pause("f", paused=False)
+        self.tasks.pauses.pause("f", paused=False)
         self.turns()
         self.finish()
         self.assertEqual((self.state(first), self.state(second)), (State.SUCCEEDED, State.SUCCEEDED))
@@ -320,7 +320,7 @@ class Runs(RuleBasedStateMachine):
     @rule(is_paused=st.booleans())
     def pause(self, is_paused):
         self.is_paused = is_paused
-        self.tasks.pause("f", paused=is_paused)
+        self.tasks.pauses.pause("f", paused=is_paused)
         self.turns()
 
     @rule()

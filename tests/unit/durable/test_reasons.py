@@ -79,7 +79,7 @@ class ReasonTests(ReasonCase):
         self.assertIn("died under it too often", self.reason(poison))
 
     def test_a_paused_function(self):
-        self.tasks.pause("f", paused=True)
+        self.tasks.pauses.pause("f", paused=True)
         why = self.why(self.submit_to(1))
         self.assertEqual((why.paused, why.reason), (True, "f is paused, until taskd.resume"))
 

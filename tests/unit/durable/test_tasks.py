@@ -1,6 +1,7 @@
 """Stored tasks between the store and the task server: claimed, started, settled, tried again."""
 
 import json
+from math import inf
 
 import msgspec
 from msgspec import Raw
@@ -56,10 +57,12 @@ class FakeRunner:
     def stored_lane(self, owner, running):
         return make_lane(owner)
 
-    def cancel(self, task):
+    def cancel(self, task, grace=inf):
         self.cancelled.append(task)
 
     def withdraw(self, task):
+        if task not in self.queue:
+            return False
         self.queue.remove(task)
         return True
 

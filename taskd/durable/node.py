@@ -1,0 +1,122 @@
+"""One node among those that share a store: follows the others, claims what they leave, and shows itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from taskd.durable.cancels import Cancels
+from taskd.durable.elsewhere import Elsewhere
+from taskd.durable.membership import Membership
+from taskd.durable.pauses import Pauses
+from taskd.durable.writer import Execute
+from taskd.net.timers import Alarm
+from taskd.store.nodes import Beat, NodeInfo, NodeStore
+
+__all__ = ["Node"]
+
+POLL_SECONDS = 0.5
+"""Seconds between two looks for tasks that others have stored: what wakes a node may be lost. A tenth more
+or less, so that nodes do not fall into step."""
+
+
+class Tasks(Protocol):
+    """The stored tasks of this node: `taskd.durable.tasks.DurableTasks`."""
+
+    elsewhere: Elsewhere | None
+
+    @property
+    def cancels(self) -> Cancels:
+        """The cancelling of tasks."""
+
+    @property
+    def pauses(self) -> Pauses:
+        """The functions that are paused."""
+
+    def hold(self, *, held: bool) -> None:
+        """Claim nothing, and give back what has not begun; or claim tasks again."""
+
+    def look_everywhere(self) -> None:
+        """Claim tasks of all functions, since others may have stored some."""
+
+
+class Node:
+    """Keeps the node's lease, and follows what other nodes do. Implements `taskd.durable.membership.Member`.
+
+    `execute` has a thread of its own, `write` is that of the store's writer. `drain` is called with
+    whether somebody wants the node to claim nothing any more, when that has changed.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        tasks: Tasks,
+        nodes: NodeStore,
+        execute: Execute,
+        write: Execute,
+        elsewhere: Elsewhere,
+        info: Callable[[], NodeInfo],
+        follow: Callable[[float, float], object],
+        drain: Callable[[bool], object],
+    ) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._drain = drain
+        self._is_drained = self._is_stopped = self._has_started = False
+        tasks.elsewhere = self._elsewhere = elsewhere
+        self.membership = Membership(clock, nodes, execute, write, self, info, follow)
+        self._alarm = Alarm(clock, self._poll)
+
+    def start(self) -> None:
+        """Begin, once the functions are known. Afterwards, show them to the others soon."""
+        if self._has_started:
+            self.membership.renew_soon()
+            return
+        self._has_started = True
+        self.membership.start()
+        self._elsewhere.start()
+        self._set_alarm()
+
+    def stop(self) -> None:
+        """Look for nothing any more; the lease is renewed until `close`."""
+        self._is_stopped = True
+
+    def close(self) -> None:
+        """Renew the lease no longer."""
+        self.membership.stop()
+        self._elsewhere.stop()
+
+    # --- the others ---
+
+    def heard(self, beat: Beat) -> None:
+        """Follow what the others want."""
+        self._tasks.cancels.claimed(beat.cancelled)
+        if self._tasks.pauses.functions != frozenset(beat.paused):
+            self._tasks.pauses.follow(beat.paused)
+        if beat.drain != self._is_drained:
+            self._is_drained = beat.drain
+            self._drain(beat.drain)
+            self._tasks.hold(held=beat.drain)
+        if beat.rescued:
+            self._tasks.look_everywhere()
+
+    def fence(self) -> None:
+        """Claim nothing, and end what runs."""
+        self._tasks.hold(held=True)
+        self._tasks.cancels.fence()
+
+    def joined(self) -> None:
+        """Claim tasks again."""
+        if not self._is_drained:
+            self._tasks.hold(held=False)
+
+    def _set_alarm(self) -> None:
+        self._alarm.set(self._clock.seconds() + POLL_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+
+    def _poll(self) -> None:
+        if not self._is_stopped:
+            self._set_alarm()
+            self._tasks.look_everywhere()

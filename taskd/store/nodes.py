@@ -1,0 +1,87 @@
+"""The nodes that share a store: what each tells of itself, and what it learns when it renews its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from taskd.store.records import Record
+
+__all__ = ["Beat", "NodeInfo", "NodeRow", "NodeStore"]
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """A node as it shows itself to the others. Its number in the store identifies it.
+
+    `name` is for people: there may be others with the same. `functions` are those that it runs, `once`
+    those of them that run once at most, `labels` those that it was given. `workers` is their number,
+    `running` how many tasks they have. One that `is_draining` node claims nothing.
+    """
+
+    name: str = ""
+    version: str = ""
+    functions: Sequence[str] = ()
+    once: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    workers: int = 0
+    running: int = 0
+    is_draining: bool = False
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A node as the store has it: times in seconds since 1970 by its clock; `claimed` counts its tasks."""
+
+    node: int
+    info: NodeInfo
+    started: float
+    seen: float
+    claimed: int = 0
+    drain: bool = False
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """The answer to a renewal.
+
+    `now` is the time by the store's clock, in seconds since 1970. Unless it `is_mine`, the node was
+    taken for dead, its tasks were given to others, and it needs a new number. `cancelled` are the ids
+    of its claimed tasks that somebody has cancelled at another node. `paused` are the functions of which
+    nothing is started. `rescued` is how many tasks of dead nodes wait again by this renewal. With
+    `drain`, somebody wants the node to claim nothing any more.
+    """
+
+    now: float
+    is_mine: bool = True
+    cancelled: Sequence[str] = ()
+    paused: Sequence[str] = ()
+    rescued: int = 0
+    drain: bool = False
+
+
+class NodeStore(Protocol):
+    """The part of a store that many nodes share. Its methods raise `StoreError`."""
+
+    node: int
+    """The number of this node."""
+
+    def now(self) -> float:
+        """Return the time by the store's clock, in seconds since 1970."""
+
+    def renew(self, info: NodeInfo) -> Beat:
+        """Show that this node lives, on a connection of its own; rescue the tasks of those that do not."""
+
+    def rejoin(self) -> None:
+        """Take a new number, since the old one was taken for dead."""
+
+    def rows(self) -> list[NodeRow]:
+        """Return the nodes that live, by their numbers."""
+
+    def drain(self, node: int, *, drain: bool) -> bool:
+        """Have a node claim nothing any more, or again; return whether there is such a node."""
+
+    def last_seqs(self, tasks: Sequence[str]) -> dict[str, int]:
+        """Return the last sequence numbers of these tasks, without those that do not exist."""
+
+    def ends(self, tasks: Sequence[str]) -> list[Record]:
+        """Return those of these tasks that have ended."""
