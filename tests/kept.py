@@ -28,6 +28,9 @@ PORTS = range(20000, 30000)
 """The ports for these programs: below those that the kernel gives to whoever asks for any, so that a program
 that is stopped and started finds its own still free."""
 
+PACKAGES = "postgresql, pgbouncer, haproxy and faketime"
+"""What the tests cannot do without, as `tests/programs.sh` installs it."""
+
 _reserved: dict[int, socket.socket] = {}
 
 
@@ -36,8 +39,8 @@ class MissingProgram(Exception):
 
     def __init__(self, program: str, package: str) -> None:
         super().__init__(
-            f"{program} was not found, and these tests need it: install Debian's packages postgresql, pgbouncer "
-            f"and faketime (this program is in {package})"
+            f"{program} was not found, and the tests need it: install Debian's packages {PACKAGES} "
+            f"(this one is in {package})"
         )
 
 
