@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,12 +224,21 @@ class PostgresServer:
     # --- using ---------------------------------------------------------------
 
     def dsn(
-        self, database: str = SUPERUSER, *, user: str = OWNER, port: int | None = None, **more: str
+        self,
+        database: str = SUPERUSER,
+        *,
+        user: str = OWNER,
+        port: int | None = None,
+        other_ports: Sequence[int] = (),
     ) -> str:
-        """Return the URL of a database, over TCP with a password; `port` may be that of a proxy in front."""
-        parameters = "&".join(f"{name}={value}" for name, value in more.items())
-        url = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
-        return f"{url}?{parameters}" if parameters else url
+        """Return the URL of a database, over TCP with a password.
+
+        `port` may be that of a proxy in front. With `other_ports`, those of standbys, clients go to
+        whichever of all accepts writes.
+        """
+        hosts = ",".join(f"127.0.0.1:{each}" for each in (port or self.port, *other_ports))
+        query = "?target_session_attrs=read-write" if other_ports else ""
+        return f"postgresql://{user}:{PASSWORD}@{hosts}/{database}{query}"
 
     def sql(self, text: str, database: str = SUPERUSER) -> list[tuple[str, ...]]:
         """Run statements as the superuser, each a transaction; return their rows, as text ("" for NULL).
