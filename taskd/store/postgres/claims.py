@@ -93,6 +93,7 @@ WITH RECURSIVE keys AS (
 _BACKLOG = """
 SELECT EXISTS (SELECT FROM taskd.ready WHERE function = $1::text AND limit_key IS NULL)
     OR EXISTS (SELECT FROM taskd.ready WHERE function = $1::text AND limit_key IS NOT NULL)
+    OR NOT EXISTS (SELECT FROM taskd.node WHERE id = $2::int AND gone IS NULL)
 """
 
 
@@ -131,6 +132,6 @@ def _claim_by_key(transaction: Transaction, function: str, want: KeyedWant) -> C
 
 
 def has_waiting(transaction: Transaction, function: str) -> Callable[[], bool]:
-    """Return what returns whether any unclaimed task of a function waits."""
-    cursor = transaction.execute(_BACKLOG, function)
+    """Return what returns whether any unclaimed task of a function waits, or the node may claim nothing."""
+    cursor = transaction.execute(_BACKLOG, function, transaction.node)
     return lambda: bool(cursor.fetchall()[0][0])

@@ -20,7 +20,10 @@ MIN_READER = {1: 1}
 _LOCK = 0x7461736B
 """The advisory lock under which one node migrates at a time ("task" in ASCII)."""
 
-_HAS_VERSION = "SELECT to_regclass('taskd.schema_version') IS NOT NULL"
+# A query, since `to_regclass` may remember for the rest of a transaction that there was none.
+_HAS_VERSION = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'taskd' AND tablename = 'schema_version')
+"""
 
 
 def version_of(connection: Connection[Any], name: str) -> int:
@@ -60,7 +63,7 @@ def migrate(connection: Connection[Any], name: str) -> None:
 def _take_step(connection: Connection[Any], version: int) -> None:
     if not version:
         # Whoever has no right to create a schema may have been given an empty one.
-        row = connection.execute("SELECT to_regnamespace('taskd') IS NULL").fetchone()
+        row = connection.execute("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'taskd')").fetchone()
         if row is not None and row[0]:
             connection.execute("CREATE SCHEMA taskd")
         connection.execute(

@@ -20,6 +20,7 @@ from taskd.store.postgres.batches import PostgresBatches, close_batches, shift_b
 from taskd.store.postgres.by_hand import cancel, put_back, release
 from taskd.store.postgres.claims import claim, has_waiting
 from taskd.store.postgres.connection import Database, Line
+from taskd.store.postgres.literals import numbers
 from taskd.store.postgres.nodes import Beat, NodeInfo, leave, register, renew, rescue
 from taskd.store.postgres.operators import PostgresAudit, PostgresHistory
 from taskd.store.postgres.reading import Reading
@@ -99,7 +100,7 @@ class PostgresStore:
         def run(connection: Connection[Any]) -> Result:
             transaction = Transaction(connection, self.node, turn)
             if self._in_doubt:
-                transaction.execute(_UNDO_TURN, self.node, f"{{{','.join(map(str, self._in_doubt))}}}")
+                transaction.execute(_UNDO_TURN, self.node, numbers(self._in_doubt))
             return work(transaction)
 
         line = line or self._writer

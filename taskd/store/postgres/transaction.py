@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection, RawCursor
 
-from taskd.store.postgres.literals import datas, numbers, texts, to_text
+from taskd.store.postgres.literals import Literal, datas, numbers, texts, to_text
 from taskd.store.records import Event
 
 __all__ = ["Retry", "Transaction", "value_of"]
@@ -69,4 +69,4 @@ def value_of(value: Any) -> Any:
     kind = type(value)
     if kind is str:
         return to_text(value)
-    return str(value) if kind is int else value
+    return str(value) if kind is int or kind is Literal else value
