@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskd import __version__
 from taskd.auth.access_config import AccessConfig
 from taskd.daemon.options import TRACEBACKS
-from taskd.durable.opening import SQLITE, StoreChoice
+from taskd.durable.opening import StoreChoice
 from taskd.listeners.tcp import TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
@@ -19,6 +19,7 @@ from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig
 from taskd.settings.kinds import SHARED
 from taskd.settings.settings import Settings
+from taskd.store.descriptions import SQLITE
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:

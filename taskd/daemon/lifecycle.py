@@ -42,6 +42,7 @@ from taskd.net.tls_port import RenewableCertificates
 from taskd.net.traffic import Traffic
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
+from taskd.store.descriptions import without_password
 
 if TYPE_CHECKING:
     from taskd.listeners.gateway import Gateway, GatewayConfig
@@ -192,7 +193,8 @@ class UnstartedDaemon:
         try:
             return StorePart(self._reactor, server, self._config.store, self._access.sealer)
         except StoreError as error:
-            raise StartError(f"taskd: --store {self._config.store.description}: {error}") from error
+            description = without_password(self._config.store.description)
+            raise StartError(f"taskd: --store {description}: {error}") from error
 
     def _connection_limits(self) -> ConnectionLimits:
         """Return how many connections there may be. Call this before the first fork server is started."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, get_args
 
+from taskd.store.descriptions import without_password
 from taskd.worker.messages import ErrorDetails
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PER_MESSAGE",
     "SECONDS_ABOVE_ZERO",
     "SHARED",
+    "STORE",
     "TEXT",
     "WORKERS",
     "Kind",
@@ -201,6 +203,7 @@ def _explained(check: Callable[[str], object], text: str) -> str:
 
 
 TEXT = Kind("TEXT", str)
+STORE = Kind("TEXT", str, without_password)
 APP = Kind("MODULE|FILE", str)
 ENDPOINT = Kind("ENDPOINT", str)
 FILE = Kind("FILE", str)

@@ -30,6 +30,7 @@ from taskd.settings.kinds import (
     PER_MESSAGE,
     SECONDS_ABOVE_ZERO,
     SHARED,
+    STORE,
     TEXT,
     WORKERS,
     Kind,
@@ -179,8 +180,9 @@ SETTINGS = (
     ),
     Setting(
         "store",
-        TEXT,
-        "Where tasks are kept: memory or sqlite:PATH. Default: sqlite:taskd.db if a function is durable.",
+        STORE,
+        "Where tasks are kept: memory, sqlite:PATH or postgres:DATABASE. Default: sqlite:taskd.db if a function "
+        "is durable.",
     ),
     Setting(
         "stop-timeout",

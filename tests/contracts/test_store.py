@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.history import Figures, HistoryRow
 from taskd.store.memory import MemoryStore
+from taskd.store.postgres import PostgresStore
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -29,6 +31,7 @@ from taskd.store.records import (
 )
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_bulk import FEW
+from tests.postgres_server import Database
 
 FUNCTIONS = ("f", "g")
 OWNERS = ("", "ann", "bob")
@@ -400,3 +403,20 @@ def test_a_file_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.Monke
         return SqliteStore(store.path)
 
     check(make, reopen)
+
+
+def test_a_database_answers_as_memory_does(database: Database):
+    PostgresStore(database.dsn).close()
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taskd'"
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        names = sorted({name for (name,) in connection.execute(tables)} - {"schema_version"})
+
+        def make():
+            connection.execute(f"TRUNCATE {', '.join(f'taskd.{name}' for name in names)} RESTART IDENTITY")
+            return PostgresStore(database.dsn)
+
+        def reopen(store):
+            store.close()
+            return PostgresStore(database.dsn)
+
+        check(make, reopen)
