@@ -257,7 +257,7 @@ class DurableTasks:
     def _take(self, run: Run) -> None:
         record = run.record
         self.runs[record.new.id] = run
-        if self._is_held:
+        if self._is_held or not self._is_run_here(record.new.function):
             self.let_go(run)
         elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
