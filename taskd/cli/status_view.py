@@ -128,7 +128,7 @@ def summary(answer: dict[str, Any]) -> Iterator[str]:
     bounds = str(most) if least == most else f"{least} to {most}"
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
     if labels := answer.get("labels"):
-        yield f"labels: {', '.join(labels)}"
+        yield f"labels: {', '.join(map(printable, labels))}"
     budget = answer["budget"]
     if budget["held"]:
         most = ", ".join(f"{printable(use['party'])} {size(use['held'])}" for use in budget["biggest"])
