@@ -75,6 +75,7 @@ SECONDS = {
     "test_http.py": 20,
     "test_import.py": 56,
     "test_js_client.py": 56,
+    "test_labels.py": 15,
     "test_limits.py": 98,
     "test_link.py": 6,
     "test_links.py": 17,

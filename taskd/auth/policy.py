@@ -41,6 +41,7 @@ NEEDS = {
     "why": Need("watch"),
     "queue": Need("operate"),
     "history": Need("operate"),
+    "nodes": Need("operate"),
     "pause": Need("operate", for_anybody=False),
     "resume": Need("operate", for_anybody=False),
     "reload": Need("operate", for_anybody=False),

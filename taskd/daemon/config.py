@@ -164,6 +164,7 @@ def _server_config(options: Settings, directory: str) -> ServerConfig:
         ),
         timeout=options["timeout"],
         max_buffered=options["max-buffered"],
+        labels=options["label"],
     )
 
 

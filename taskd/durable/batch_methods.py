@@ -22,6 +22,7 @@ from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
+from taskd.server.labels import check_labels
 from taskd.server.methods import Asker
 from taskd.store.base import StoreError
 from taskd.store.batches import COUNTS, BatchRecord, NewBatch, Rows, counts
@@ -184,6 +185,7 @@ class BatchMethods:
         known = self._functions()
         for each in known:
             if each.name == function:
+                check_labels(each, is_shared=self._tasks.elsewhere is not None)
                 return each.parameters
         if known:
             raise InvalidParams(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Raw
@@ -28,9 +28,11 @@ from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOption
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.server.figures import Commits
+from taskd.server.labels import check_labels
 from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import StoreError
+from taskd.store.nodes import NodeRow
 from taskd.store.records import ENDED, Accepted, Record, State
 
 __all__ = ["StoredMethods"]
@@ -63,6 +65,11 @@ class StoredMethods:
         """The state of the store."""
         tasks = self._tasks
         return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.fault, sorted(tasks.paused))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes have the same store, and run tasks of it."""
+        return self._tasks.elsewhere is not None
 
     @property
     def commits(self) -> Commits:
@@ -144,7 +151,11 @@ class StoredMethods:
 
     def _check_is_known(self, function: str) -> None:
         known = self._functions()
-        if known and all(each.name != function for each in known):
+        for each in known:
+            if each.name == function:
+                check_labels(each, is_shared=self.is_shared)
+                return
+        if known:
             raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
 
     def submit_batch(
@@ -205,11 +216,19 @@ class StoredMethods:
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
-        self._find(
-            asker,
-            task,
-            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
-        )
+
+        def answer(record: Record, nodes: Sequence[NodeRow] | None = None) -> None:
+            reason = why(record, self._tasks, self._tasks.now(), asker.grant, nodes)
+            asker.answer(result(reason))
+
+        def found(record: Record) -> None:
+            elsewhere = self._tasks.elsewhere
+            if elsewhere is None or not self._tasks.missing(record.new.function):
+                answer(record)
+            else:  # others can run it
+                answer_by(elsewhere.nodes(), partial(answer, record), asker.answer)
+
+        self._find(asker, task, found)
         return None
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:

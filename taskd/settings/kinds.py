@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, get_args
 
+from taskd.functions.labels import checked_label
 from taskd.store.descriptions import without_password
 from taskd.worker.messages import ErrorDetails
 
@@ -18,6 +19,7 @@ __all__ = [
     "FILE",
     "FLAG",
     "HOSTNAME",
+    "LABEL",
     "LINK",
     "LOCAL",
     "MEMORY",
@@ -193,6 +195,10 @@ def _hostname(text: str) -> str:
     return _explained(lambda name: Origins([], [name]), text)
 
 
+def _label(text: str) -> str:
+    return _explained(checked_label, text)
+
+
 def _explained(check: Callable[[str], object], text: str) -> str:
     """Return the text if `check` accepts it."""
     try:
@@ -209,6 +215,7 @@ ENDPOINT = Kind("ENDPOINT", str)
 FILE = Kind("FILE", str)
 FLAG = Kind("", _flag)
 HOSTNAME = Kind("NAME", _hostname)
+LABEL = Kind("NAME", _label)
 LINK = Kind("per-message|pooled|local", _link)
 MEMORY = Kind("MEMORY", _memory, _shown_memory)
 ORIGIN = Kind("ORIGIN", _origin)

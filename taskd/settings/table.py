@@ -23,6 +23,7 @@ from taskd.settings.kinds import (
     FILE,
     FLAG,
     HOSTNAME,
+    LABEL,
     LINK,
     MEMORY,
     ORIGIN,
@@ -171,6 +172,12 @@ SETTINGS = (
     Setting("max-tasks", at_least(1, int, "NUMBER"), "Tasks after which a worker is replaced."),
     Setting("max-memory", MEMORY, "Memory, like 500M, above which a worker is replaced after its task."),
     Setting("hard-memory", MEMORY, "Memory, like 2G, that a worker cannot exceed: its task fails instead."),
+    Setting(
+        "label",
+        LABEL,
+        "A label of this server, such as gpu, for the functions that need it (@task(needs=…)); repeatable.",
+        repeatable=True,
+    ),
     Setting("name", TEXT, "Name of the pool, shown in the titles of its processes.", "TaskWorker"),
     Setting(
         "link",

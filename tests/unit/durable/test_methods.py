@@ -380,7 +380,8 @@ class SubmitTests(StoredCase):
     def test_the_status_has_the_store(self):
         self.ask("submit", "g")
         self.assertEqual(
-            self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None, "paused": []}
+            self.ask("status")["store"],
+            {"lasting": False, "claimed": 1, "fault": None, "paused": [], "node": None},
         )
 
 
