@@ -16,7 +16,7 @@ FAULTS = {
     "contradicted": "tasks whose clients were answered something else than what is stored",
     "unexplained": "runs that were begun again although nothing had been done to them",
     "wrong": "wrong logs, results and counts, and failures that nothing explains",
-    "nodes": "nodes that ended by themselves, or logged a bug",
+    "node_faults": "nodes that ended by themselves, or logged a bug",
 }
 """The kinds of faults, by their names in `Findings`. One of any kind fails the drill."""
 
@@ -72,7 +72,7 @@ class Findings:
     contradicted: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    nodes: list[str] = field(default_factory=list)
+    node_faults: list[str] = field(default_factory=list)
 
     def faults(self) -> dict[str, list[str]]:
         """Return the faults by their kinds, without the kinds of which there are none."""

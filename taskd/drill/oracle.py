@@ -11,7 +11,7 @@ from taskd.drill.findings import Findings
 from taskd.drill.plan import How
 from taskd.drill.runs import Run
 from taskd.drill.takeovers import Hits, delays, reason_of, takeovers
-from taskd.drill.task_log import faults_of_log, has_ended_twice
+from taskd.drill.task_log import Logged, faults_of_log, has_ended_twice
 from taskd.drill.work import Asked, AskedBatch
 from taskd.errors import WorkerLost
 
@@ -39,7 +39,7 @@ class _Judge:
             refused=evidence.refused,
             late_bound=evidence.late,
             kills=Counter(str(kill.how) for kill in evidence.kills),
-            nodes=[*evidence.died, *evidence.log_faults],
+            node_faults=[*evidence.died, *evidence.log_faults],
             was_read=evidence.was_read,
             is_complete=evidence.was_read and evidence.has_settled,
         )
@@ -76,13 +76,15 @@ class _Judge:
             asked = functions.get(task)
             stored = self._evidence.stored.get(task)
             function = asked.function if asked else stored.function if stored else ""
-            errors = stored.errors if stored else 0
             if function == "once" and len(runs) > 1:
                 self.findings.once_twice.append(f"{asked or task} ran {len(runs)} times")
             if function == "flaky" and stored is None:
-                continue  # nobody knows how many of its runs were retries
-            self.findings.retried += min(errors, len(runs) - 1)
-            for run, following in _repeated(runs, len(runs) - 1 - errors):
+                continue  # nobody knows which of its runs were retries
+            retried = _retried(runs, stored.events if stored else ())
+            self.findings.retried += len(retried)
+            for run, following in pairwise(runs):
+                if run in retried:
+                    continue
                 reason = reason_of(run, following, self._hits)
                 self.findings.repeated[reason or _NO_KILL] += 1
                 if reason is None:
@@ -224,16 +226,17 @@ class _Judge:
             found.wrong.append(f"{asked} has the counts {stored.counts}; the call at its end has {then}")
 
 
-def _repeated(runs: Sequence[Run], count: int) -> list[tuple[Run, Run]]:
-    """Return so many of a task's runs that had to be begun again, each with the run that followed.
-
-    Those that were cut off come first.
-    """
-    if count <= 0:
-        return []
-    pairs = list(pairwise(runs))
-    pairs.sort(key=lambda pair: pair[0].ended is not None)
-    return pairs[:count]
+def _retried(runs: Sequence[Run], events: Sequence[Logged]) -> list[Run]:
+    """Return the runs that have failed and were tried again: the last of each attempt that the log has so."""
+    last = {run.attempt: run for run in runs}
+    found = []
+    attempt = 0
+    for event in events:
+        if event.attempt is not None:
+            attempt = event.attempt
+        elif event.event == "retrying" and attempt in last:
+            found.append(last[attempt])
+    return found
 
 
 def _code_of(stored: Stored) -> int | None:

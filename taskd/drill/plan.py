@@ -15,7 +15,7 @@ WORKERS, NODES, LINK = TARGETS = ("workers", "nodes", "store-link")
 FIRST = 1.0
 """Seconds of load before the first kill."""
 
-WORKER_MEAN, NODE_MEAN, LINK_MEAN = 1.5, 3.0, 4.0
+WORKER_MEAN, NODE_MEAN, LINK_MEAN = 1.5, 5.0, 5.0
 """Seconds between two kills of workers, from the return of a node to the end of the next, and likewise for
 the link: exponentially distributed."""
 

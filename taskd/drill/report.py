@@ -24,9 +24,18 @@ TITLES = {
     "contradicted": "contradictions",
     "unexplained": "unexplained",
     "wrong": "wrong",
-    "nodes": "faults of nodes",
+    "node_faults": "faults of nodes",
 }
 """The kinds of faults, as the report for people names them."""
+
+ACTIONS = {
+    How.WORKER: "killed a worker",
+    How.KILL: "killed a node",
+    How.STOP: "stopped a node",
+    How.FREEZE: "froze a node",
+    How.CUT: "cut a link to the store",
+    How.HOLD: "silenced a link to the store",
+}
 
 WIDTH = 18
 """Characters of the left column."""
@@ -104,7 +113,7 @@ def report_text(about: About, found: Findings) -> str:
     nodes = "1 node" if about.nodes == 1 else f"{about.nodes} nodes on this machine"
     lines += _row("configuration", f"{nodes} with {about.workers} workers; {about.store}; {about.version}")
     lines += _row("load", f"{about.rate:g} tasks a second from clients that submit each until it is accepted")
-    lines += _row("done to it", _listed(found.kills) or "nothing")
+    lines += _row("the drill", _done(found.kills) or "nothing")
     lines += ["", *_counts(found), "", *_times(found)]
     for kind, texts in found.faults().items():
         lines += ["", f"{TITLES[kind]}: {FAULTS[kind]}"]
@@ -181,6 +190,10 @@ def _row(name: str, text: str) -> list[str]:
 
 def _count(name: str, count: int, text: str) -> list[str]:
     return [f"{name:<{WIDTH}}{count:>9,}  {text}".rstrip()]
+
+
+def _done(kills: Counter[str]) -> str:
+    return ", ".join(f"{ACTIONS[How(how)]} {count:,}×" for how, count in sorted(kills.items()))  # noqa: RUF001
 
 
 def _listed(counts: Counter[str]) -> str:

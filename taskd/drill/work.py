@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Asked", "AskedBatch", "Mix"]
 
-NAP_SHARE, ONCE_SHARE = 0.5, 0.15
+NAP_SHARE, ONCE_SHARE = 0.3, 0.1
 """The shares of all workers that are busy with naps and with tasks that run once, if the rate allows it.
 The rest is room to catch up in after a kill."""
 
