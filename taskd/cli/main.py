@@ -13,6 +13,7 @@ from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.completion import completion
 from taskd.cli.config import config
+from taskd.cli.drill import drill
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
@@ -62,7 +63,7 @@ _COMMANDS = (
     *(serve, config, call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store, token),
     *(reload, drain, nodes, stacks, audit),
-    *(top, completion),
+    *(top, completion, drill),
 )
 
 for _command in _COMMANDS:

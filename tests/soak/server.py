@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from taskd.drill.processes import children_of
 from tests.live.support import (
     MARK,
     descriptors_of,
@@ -293,11 +294,3 @@ class Server:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the children of a process, none if it has ended."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []

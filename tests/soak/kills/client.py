@@ -13,9 +13,9 @@ from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
+from taskd.drill.processes import children_of
 from tests.soak.kills.oracle import Asked, AskedBatch
 from tests.soak.kills.plan import Target
-from tests.soak.server import children_of
 
 __all__ = ["Client", "Family", "Work"]
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskd.drill.task_log import Logged, faults_of_log
 from taskd.store.base import Filter, Store
 from taskd.store.records import ENDED, Event, Record, State
 
@@ -14,14 +15,6 @@ __all__ = ["Asked", "AskedBatch", "Oracle"]
 
 PAGE = 1000
 """Tasks that are read at once."""
-
-LAST_EVENTS = {
-    State.SUCCEEDED: "succeeded",
-    State.FAILED: "failed",
-    State.CANCELLED: "cancelled",
-    State.EXPIRED: "expired",
-    State.SET_ASIDE: "set_aside",
-}
 
 MAX_SHOWN = 20
 
@@ -169,16 +162,9 @@ class Oracle:
                 self.violate(f"{asked}: its client was told {answer}, the store has {record}")
 
     def _check_log(self, asked: Asked, record: Record, events: list[Event]) -> None:
-        names = [event.event for event in events]
-        ends = [name for name in names if name in LAST_EVENTS.values()]
-        if ends != [LAST_EVENTS[record.state]] or names[-1] != ends[0]:
-            self.violate(f"{asked} is {record.state.name}, and has ended as {ends}: {names}")
-        numbers = [event.seq for event in events]
-        if numbers != sorted(set(numbers)):
-            self.violate(f"{asked} has the sequence numbers {numbers}")
-        attempts = [json.loads(event.data)["attempt"] for event in events if event.event == "started"]
-        if attempts != list(range(1, record.attempt + 1)):
-            self.violate(f"{asked} has started the attempts {attempts} of {record.attempt}")
+        logged = [Logged(each.seq, each.event, json.loads(each.data).get("attempt")) for each in events]
+        for fault in faults_of_log(record.state.name.lower(), record.attempt, logged):
+            self.violate(f"{asked} {fault}")
 
     def _check_result(self, asked: Asked, record: Record, events: list[Event], runs: Runs) -> None:
         number, run = json.loads(record.outcome or b"[0, null]")
