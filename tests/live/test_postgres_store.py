@@ -8,8 +8,8 @@ import pytest
 
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
+from taskd.store.nodes import NodeInfo
 from taskd.store.postgres import PostgresStore, connection, schema
-from taskd.store.postgres.nodes import NodeInfo
 from taskd.store.postgres.schema import migrate
 from taskd.store.records import Accepted, Event, New, Settle, Start, State, first_seq
 
@@ -52,7 +52,7 @@ def end(task, attempt=1, state=State.SUCCEEDED, **more):
 
 def die(database, node):
     """Let a node have been silent for long enough, by the database's clock."""
-    database.sql(f"UPDATE taskd.node SET seen = seen - interval '11 seconds' WHERE id = {node.node}")
+    database.sql(f"UPDATE taskd.node SET seen = seen - interval '11 seconds' WHERE id = {node.nodes.node}")
 
 
 def names(store, task):
@@ -152,17 +152,24 @@ def test_a_dead_node_claims_nothing_until_it_is_another_one(open_node, database)
     die(database, first)
     second.rescue(NOW)
     assert claim(first) == []
-    assert not first.renew(NodeInfo()).is_mine
-    old = first.node
-    assert first.rejoin() > old
-    assert first.renew(NodeInfo()).is_mine
+    assert not first.nodes.renew(NodeInfo()).is_mine
+    old = first.nodes.node
+    first.nodes.rejoin()
+    assert first.nodes.node > old
+    assert first.nodes.renew(NodeInfo()).is_mine
     assert ids(claim(first)) == ["f0000"]
 
 
-def test_a_node_that_was_silent_for_too_long_is_not_itself_any_more(open_node, database):
-    node = open_node()
-    die(database, node)
-    assert not node.renew(NodeInfo()).is_mine
+def test_a_node_that_was_silent_is_itself_until_others_have_found_it_dead(open_node, database):
+    first, second = open_node(), open_node()
+    die(database, first)
+    assert first.nodes.renew(NodeInfo()).is_mine
+    first.write(Changes(submits=tasks(1)), NOW)
+    claim(first)
+    die(database, first)
+    assert second.nodes.renew(NodeInfo(), rescues=False).is_mine
+    assert second.nodes.renew(NodeInfo()).is_mine
+    assert not first.nodes.renew(NodeInfo()).is_mine
 
 
 def test_new_tasks_go_straight_to_the_node_only_if_it_lives(open_node, database):
@@ -181,7 +188,7 @@ def test_a_node_that_leaves_lets_others_have_what_it_has_not_started(open_node):
     first.write(Changes(submits=tasks(2)), NOW)
     start(first, claim(first, 1))
     claim(first, 1)
-    first.leave()
+    first.nodes.leave()
     assert ids(claim(second)) == ["f0001"]
     assert claim(first) == []
     assert second.rescue(NOW) == 1
@@ -194,8 +201,8 @@ def test_a_cancel_reaches_the_node_that_has_the_task(open_node):
     claim(first, 1)
     states = second.write(Changes(cancels=["f0000", "f0001"]), NOW).cancelled
     assert states == [State.RUNNING, State.WAITING]
-    assert first.renew(NodeInfo()).cancelled == ["f0000", "f0001"]
-    assert second.renew(NodeInfo()).cancelled == []
+    assert first.nodes.renew(NodeInfo()).cancelled == ["f0000", "f0001"]
+    assert second.nodes.renew(NodeInfo()).cancelled == []
     settles = [end("f0000", 1, State.CANCELLED), end("f0001", 0, State.CANCELLED)]
     assert first.write(Changes(settles=settles), NOW).own.settles == [True, True]
     assert second.counts() == {("f", State.CANCELLED): 2}
@@ -216,7 +223,7 @@ def test_a_cancel_is_not_forgotten_with_the_lease(open_node, database, how):
         written = first.write(Changes(settles=[retry]), NOW)
         assert [event.event for event in written.events] == ["scheduled", "cancelled"]
     elif how == "left":
-        first.leave()
+        first.nodes.leave()
     else:
         die(database, first)
         second.rescue(NOW)
@@ -225,17 +232,47 @@ def test_a_cancel_is_not_forgotten_with_the_lease(open_node, database, how):
     assert (events[0], events[-1]) == ("queued", "cancelled")
 
 
-def test_a_renewal_tells_a_node_the_time_the_others_and_what_is_paused(open_node, database):
+def test_a_renewal_tells_a_node_the_time_what_is_paused_and_what_was_rescued(open_node, database):
     first, second = open_node(), open_node()
     first.pause("g", paused=True)
-    second.renew(NodeInfo(version="2", functions=["g", "f"], workers=4, is_draining=True, name="b:1"))
-    beat = first.renew(NodeInfo(name="a:1"))
-    assert beat.paused == ["g"]
+    beat = first.nodes.renew(NodeInfo(name="a:1"))
+    assert (beat.paused, beat.rescued, beat.drain) == (["g"], 0, False)
     assert abs(beat.now - float(database.value("SELECT extract(epoch FROM clock_timestamp())"))) < 60
-    assert [(row.id, row.info.name, row.info.workers, row.info.is_draining) for row in beat.nodes] == [
-        (first.node, "a:1", 0, False), (second.node, "b:1", 4, True),
-    ]  # fmt: skip
-    assert beat.nodes[1].info.functions == ["f", "g"]
+    assert abs(first.nodes.now() - beat.now) < 60
+    second.write(Changes(submits=tasks(1)), NOW)
+    start(second, claim(second))
+    die(database, second)
+    assert first.nodes.renew(NodeInfo()).rescued == 1
+
+
+def test_nodes_are_shown_and_drained(open_node):
+    first, second = open_node(), open_node()
+    first.nodes.renew(NodeInfo(name="a:1"))
+    info = NodeInfo("b:1", "2", ["f", "g"], ["g"], ["gpu"], 4, 3, True)
+    second.nodes.renew(info)
+    second.write(Changes(submits=tasks(2)), NOW)
+    claim(second)
+    rows = first.nodes.rows()
+    assert [(row.node, row.info.name, row.claimed) for row in rows] == [
+        (first.nodes.node, "a:1", 0),
+        (second.nodes.node, "b:1", 2),
+    ]
+    assert rows[1].info == info
+    assert first.nodes.drain(second.nodes.node, drain=True)
+    assert second.nodes.renew(info).drain
+    assert not first.nodes.drain(12345, drain=True)
+    assert first.nodes.drain(second.nodes.node, drain=False)
+    assert not second.nodes.renew(info).drain
+
+
+def test_a_node_sees_what_has_become_of_tasks_elsewhere(open_node):
+    first, second = open_node(), open_node()
+    first.write(Changes(submits=tasks(3)), NOW)
+    assert second.nodes.last_seqs(["f0000", "f0002", "unknown"]) == {"f0000": 1, "f0002": 1}
+    start(first, claim(first, 1))
+    first.write(Changes(settles=[end("f0000")]), NOW)
+    assert second.nodes.last_seqs(["f0000"]) == {"f0000": first_seq(1) + 1}
+    assert ids(second.nodes.ends(["f0000", "f0001", "unknown"])) == ["f0000"]
 
 
 # --- texts ---

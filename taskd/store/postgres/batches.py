@@ -13,7 +13,7 @@ from taskd.store.postgres.accepting import accept, hold_unique
 from taskd.store.postgres.by_hand import cancel_unclaimed
 from taskd.store.postgres.literals import datas, from_text, numbers
 from taskd.store.postgres.owners import Owners
-from taskd.store.postgres.reading import Query, Read, id_like, owned_by
+from taskd.store.postgres.reading import LAST, Query, Read, id_like, owned_by
 from taskd.store.postgres.transaction import Retry, Transaction
 from taskd.store.records import Allowance, Full, New
 
@@ -154,12 +154,16 @@ class PostgresBatches:
         """Return the batches that have not ended. Raises `StoreError`."""
         return [_record(row) for row in self._read(f"{_SELECT} ended IS NULL ORDER BY id")]
 
-    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
+    ) -> list[BatchRecord]:
         """Return batches in the order of their ids. Raises `StoreError`."""
         query = Query()
-        condition = f"s.id > {query.value(after, 'text')}{owned_by(query, owner)}{id_like(query, like)}"
+        follows, order = ("<", "s.id DESC") if newest else (">", "s.id")
+        edge = query.value(after or LAST if newest else after, "text")
+        condition = f"s.id {follows} {edge}{owned_by(query, owner)}{id_like(query, like)}"
         most = query.value(limit, "int")
-        rows = self._read(f"{_SELECT} {condition} ORDER BY s.id LIMIT {most}", *query.values)
+        rows = self._read(f"{_SELECT} {condition} ORDER BY {order} LIMIT {most}", *query.values)
         return [_record(row) for row in rows]
 
 

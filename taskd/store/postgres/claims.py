@@ -50,12 +50,12 @@ keyed AS MATERIALIZED (
 _OF_KEY = f"""
     SELECT {_FIELDS} FROM taskd.ready AS r WHERE function = $1::text AND limit_key = k.key
     ORDER BY priority, due, id LIMIT k.room {_LOCKED}"""
-_LAST = """
-unkeyed AS MATERIALIZED ({unkeyed} LIMIT least($5::int, $4::int - (SELECT count(*) FROM keyed)) {locked}),
+_LAST = f"""
+unkeyed AS MATERIALIZED ({_UNKEYED} LIMIT least($5::int, $4::int - (SELECT count(*) FROM keyed)) {_LOCKED}),
 picked AS MATERIALIZED (
     SELECT 0 AS place, * FROM keyed UNION ALL SELECT 1, 0, * FROM unkeyed
 )
-""".format(unkeyed=_UNKEYED, locked=_LOCKED)
+"""
 
 _CLAIM_OF_KEYS = f"""
 WITH keyed AS MATERIALIZED (

@@ -45,7 +45,7 @@ class Database:
         """Return a new connection, which shows this role in PostgreSQL's lists. Raises `psycopg.Error`."""
         given = psycopg.conninfo.conninfo_to_dict(self.dsn)
         defaults = {"connect_timeout": str(CONNECT_SECONDS), **_SILENCE}
-        options = {name: value for name, value in defaults.items() if name not in given}
+        options: dict[str, Any] = {name: value for name, value in defaults.items() if name not in given}
         name = f"taskd {role}"
         connection = psycopg.connect(
             self.dsn, autocommit=True, application_name=name, client_encoding="UTF8", **options

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
+from taskd.store.nodes import Beat, NodeInfo, NodeRow
 from taskd.store.postgres.by_hand import cancel_asked
 from taskd.store.postgres.ending import ENDED_AFTER
 from taskd.store.postgres.literals import from_text, numbers, texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, last_seq
 
-__all__ = ["DEAD_SECONDS", "Beat", "NodeInfo", "NodeRow", "give_back", "leave", "register", "renew", "rescue"]
+__all__ = [
+    "DEAD_SECONDS",
+    "drain",
+    "give_back",
+    "leave",
+    "living",
+    "now_of",
+    "register",
+    "renew",
+    "rescue",
+]
 
 DEAD_SECONDS = 10.0
 """Seconds by the database's clock after which a node that has not renewed is dead."""
@@ -25,26 +33,28 @@ KEPT_DAYS = 7
 _ALIVE = f"gone IS NULL AND seen > clock_timestamp() - interval '{DEAD_SECONDS} seconds'"
 
 _REGISTER = """
-INSERT INTO taskd.node (name, version, functions, once, labels, workers, draining)
-VALUES ($1::text, $2::text, $3::text[], $4::text[], $5::text[], $6::int, $7::boolean) RETURNING id
+INSERT INTO taskd.node (name, version, functions, once, labels, workers, running, draining)
+VALUES ($1::text, $2::text, $3::text[], $4::text[], $5::text[], $6::int, $7::int, $8::boolean) RETURNING id
 """
 _FORGET = f"""
 DELETE FROM taskd.node AS n WHERE gone < clock_timestamp() - interval '{KEPT_DAYS} days'
     AND NOT EXISTS (SELECT FROM taskd.lease WHERE node = n.id)
 """
-_RENEW = f"""
+_RENEW = """
 UPDATE taskd.node SET seen = clock_timestamp(), name = $1::text, version = $2::text, functions = $3::text[],
-    once = $4::text[], labels = $5::text[], workers = $6::int, draining = $7::boolean
-WHERE id = $8::int AND {_ALIVE} RETURNING id
+    once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean
+WHERE id = $9::int AND gone IS NULL RETURNING drain
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _ASKED = "SELECT id FROM taskd.lease WHERE node = $1::int AND cancelled ORDER BY id"
 _PAUSED = "SELECT function FROM taskd.paused ORDER BY function"
 _NODES = f"""
-SELECT id, name, version, functions, once, labels, workers, draining,
-    extract(epoch FROM started)::float8, extract(epoch FROM seen)::float8
-FROM taskd.node WHERE {_ALIVE} ORDER BY id
+SELECT id, name, version, functions, once, labels, workers, running, draining,
+    extract(epoch FROM started)::float8, extract(epoch FROM seen)::float8,
+    (SELECT count(*) FROM taskd.lease WHERE node = n.id), drain
+FROM taskd.node AS n WHERE {_ALIVE} ORDER BY id
 """
+_DRAIN = f"UPDATE taskd.node SET drain = $2::boolean WHERE id = $1::int AND {_ALIVE} RETURNING id"
 _LEAVE = "UPDATE taskd.node SET gone = clock_timestamp() WHERE id = $1::int AND gone IS NULL"
 
 _DEAD = f"""
@@ -95,79 +105,55 @@ SELECT id FROM gone
 """
 
 
-@dataclass(frozen=True, slots=True)
-class NodeInfo:
-    """What a node tells the others of itself."""
-
-    version: str = ""
-    functions: Sequence[str] = ()
-    once: Sequence[str] = ()
-    """Functions whose tasks fail if the node dies while it runs them."""
-    labels: Sequence[str] = ()
-    workers: int = 0
-    is_draining: bool = False
-    name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    """For people alone: nothing is found by it."""
-
-    def values(self) -> list[Any]:
-        """Return the values of the statements that write it."""
-        lists = (self.functions, self.once, self.labels)
-        return [self.name, self.version, *map(texts, map(sorted, lists)), self.workers, self.is_draining]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """A node that lives, as the others see it; times are seconds since 1970 by the database's clock."""
-
-    id: int
-    info: NodeInfo
-    started: float
-    seen: float
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The answer to a renewal.
-
-    `now` is the database's clock, in seconds since 1970. `cancelled` are the tasks
-    that the node has claimed or runs, and that somebody elsewhere has cancelled.
-    Without `is_mine`, the node has been found dead, and what it had is others'.
-    """
-
-    now: float
-    is_mine: bool
-    cancelled: list[str]
-    paused: list[str]
-    nodes: list[NodeRow]
-
-
 def register(transaction: Transaction, info: NodeInfo) -> int:
     """Add a node; return its number, which no other one ever gets."""
     transaction.execute(_FORGET)
-    [[number]] = transaction.rows(_REGISTER, *info.values())
+    [[number]] = transaction.rows(_REGISTER, *_values(info))
     return int(number)
 
 
 def renew(transaction: Transaction, info: NodeInfo) -> Beat:
     """Show that the node lives, and return what it has to know."""
-    renewed = transaction.execute(_RENEW, *info.values(), transaction.node)
+    renewed = transaction.execute(_RENEW, *_values(info), transaction.node)
     now = transaction.execute(_NOW)
     asked = transaction.execute(_ASKED, transaction.node)
     paused = transaction.execute(_PAUSED)
-    nodes = transaction.execute(_NODES)
+    rows = renewed.fetchall()
     return Beat(
         now=now.fetchall()[0][0],
-        is_mine=bool(renewed.fetchall()),
+        is_mine=bool(rows),
         cancelled=[task for (task,) in asked.fetchall()],
         paused=[from_text(function) or "" for (function,) in paused.fetchall()],
-        nodes=[_node(row) for row in nodes.fetchall()],
+        drain=bool(rows and rows[0][0]),
     )
 
 
+def now_of(transaction: Transaction) -> float:
+    """Return the time by the database's clock."""
+    return float(transaction.rows(_NOW)[0][0])
+
+
+def living(transaction: Transaction) -> list[NodeRow]:
+    """Return the nodes that live."""
+    return [_node(row) for row in transaction.rows(_NODES)]
+
+
+def drain(transaction: Transaction, node: int, *, is_drained: bool) -> bool:
+    """Ask a node to claim nothing any more, or to claim again; return whether it lives."""
+    return bool(transaction.rows(_DRAIN, node, is_drained))
+
+
+def _values(info: NodeInfo) -> list[Any]:
+    """Return the values of the statements that write a node."""
+    lists = (info.functions, info.once, info.labels)
+    shown = (info.workers, info.running, info.is_draining)
+    return [info.name, info.version, *map(texts, map(sorted, lists)), *shown]
+
+
 def _node(row: Any) -> NodeRow:
-    number, name, version, functions, once, labels, workers, draining, started, seen = row
+    number, name, version, functions, once, labels, workers, running, draining, *rest = row
     return NodeRow(
-        number, NodeInfo(version, functions, once, labels, workers, draining, name), started, seen
+        number, NodeInfo(name, version, functions, once, labels, workers, running, draining), *rest
     )
 
 

@@ -11,7 +11,7 @@ from taskd.store.postgres.rows import NEW_COLUMNS, record_of
 from taskd.store.queued import Queued
 from taskd.store.records import Event, LastTick, Record, State
 
-__all__ = ["Query", "Read", "Reading", "id_like", "owned_by"]
+__all__ = ["LAST", "Query", "Read", "Reading", "id_like", "owned_by"]
 
 Read = Callable[..., list[Any]]
 """Returns the rows of a query with these values."""
@@ -29,7 +29,7 @@ _SOURCES: dict[State, tuple[str, str, str]] = {
 _CLAIMED = ("lease", "1", " AND NOT started")
 _ENDED_COLUMNS = "s.id, state, attempt, errors, losses, due, ended, {outcome}, last_seq"
 _BRIEF_OUTCOME = "CASE WHEN state = 3 THEN NULL ELSE outcome END"
-_LAST = "\U0010ffff"  # which no id comes after
+LAST = "\U0010ffff"  # which no id comes after
 
 _RECORD = "f.state, t.created, f.attempt, f.errors, f.losses, f.due, f.ended, f.outcome, f.last_seq"
 _BRIEF = NEW_COLUMNS.replace("t.args", "NULL")
@@ -60,7 +60,7 @@ SELECT min(deadline) FROM (
 _HAS_OWNERS = " OR ".join(
     f"EXISTS (SELECT FROM taskd.{table} WHERE owner <> '')" for table in ("later", "ready", "lease", "ended")
 )
-_COUNTS = f"""
+_COUNTS = """
 SELECT function, 0, count(*) FROM taskd.later GROUP BY function
 UNION ALL SELECT function, 1, sum(count)::bigint FROM (
     SELECT function, count(*) AS count FROM taskd.ready GROUP BY function
@@ -69,7 +69,7 @@ UNION ALL SELECT function, 1, sum(count)::bigint FROM (
 UNION ALL SELECT function, 2, count(*) FROM taskd.lease WHERE started GROUP BY function
 UNION ALL SELECT function, state, count(*) FROM taskd.ended GROUP BY function, state
 """
-_QUEUED = f"""
+_QUEUED = """
 WITH counted AS (
     SELECT function, owner, sum(scheduled)::bigint AS scheduled, sum(waiting)::bigint AS waiting,
         sum(running)::bigint AS running, min(oldest) AS oldest
@@ -211,7 +211,7 @@ def _sources(query: Query, wanted: Filter) -> Iterator[tuple[str, str, str]]:
 
 def _condition(query: Query, wanted: Filter, after: str) -> str:
     if wanted.newest:
-        condition = f"s.id < {query.value(after or _LAST, 'text')}"
+        condition = f"s.id < {query.value(after or LAST, 'text')}"
     else:
         condition = f"s.id > {query.value(after, 'text')}"
     if wanted.function is not None:

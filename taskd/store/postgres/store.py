@@ -14,6 +14,7 @@ import psycopg
 from psycopg import Connection
 
 from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
+from taskd.store.nodes import NodeInfo
 from taskd.store.postgres.accepting import accept, tick
 from taskd.store.postgres.attempts import write_attempts
 from taskd.store.postgres.batches import PostgresBatches, close_batches, shift_batches
@@ -21,7 +22,8 @@ from taskd.store.postgres.by_hand import cancel, put_back, release
 from taskd.store.postgres.claims import claim, has_waiting
 from taskd.store.postgres.connection import Database, Line
 from taskd.store.postgres.literals import numbers
-from taskd.store.postgres.nodes import Beat, NodeInfo, leave, register, renew, rescue
+from taskd.store.postgres.membership import PostgresNodes
+from taskd.store.postgres.nodes import rescue
 from taskd.store.postgres.operators import PostgresAudit, PostgresHistory
 from taskd.store.postgres.reading import Reading
 from taskd.store.postgres.schema import migrate
@@ -50,7 +52,7 @@ SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, att
 class PostgresStore:
     """Keeps tasks in a database. Implements `taskd.store.base.Store`.
 
-    Each object is a node of its own: what it claims, no other one does. `renew`
+    Each object is a node of its own: what it claims, no other one does. `nodes.renew`
     has to be called every 2 seconds, from one thread; a node that has not done so for 10
     seconds is dead, and others `rescue` what it had. Raises `StoreError` if the database
     cannot be used: there is none, it is newer, or its rights do not suffice.
@@ -60,7 +62,6 @@ class PostgresStore:
     room = inf
 
     def __init__(self, dsn: str, info: NodeInfo | None = None) -> None:
-        self._info = info or NodeInfo()
         self._database = Database(dsn)
         self.name = self._database.name
         """What names the database to people."""
@@ -72,13 +73,12 @@ class PostgresStore:
         self._reading = Lock()
         self._is_closed = False
         self._prepare()
-        self.node: int = 0
-        """The number of this node: that of its row, and of its leases."""
-        self.node = self._run(lambda transaction: register(transaction, self._info))
         self.batches = PostgresBatches(self._run, self._read)
         self.history = PostgresHistory(self._run, self._read)
         self.audit = PostgresAudit(self._run, self._read)
         self._questions = Reading(self._read)
+        self.nodes: PostgresNodes | None = None
+        self.nodes = PostgresNodes(self._run, self._read, self._questions, self._beats, info or NodeInfo())
 
     def _prepare(self) -> None:
         try:
@@ -95,12 +95,12 @@ class PostgresStore:
     def _run(self, work: Callable[[Transaction], Result], line: Line | None = None) -> Result:
         """Do what `work` does in one transaction. Raises `StoreError`."""
         self._check_open()
-        turn = next(self._turns)
+        turn, node = next(self._turns), 0 if self.nodes is None else self.nodes.node
 
         def run(connection: Connection[Any]) -> Result:
-            transaction = Transaction(connection, self.node, turn)
+            transaction = Transaction(connection, node, turn)
             if self._in_doubt:
-                transaction.execute(_UNDO_TURN, self.node, numbers(self._in_doubt))
+                transaction.execute(_UNDO_TURN, node, numbers(self._in_doubt))
             return work(transaction)
 
         line = line or self._writer
@@ -141,31 +141,6 @@ class PostgresStore:
         statement = _PAUSE if paused else _RESUME
         rows = self._run(lambda transaction: transaction.rows(statement, function))
         return bool(rows) is not paused
-
-    # --- the node ---
-
-    def renew(self, info: NodeInfo) -> Beat:
-        """Show that this node lives; return what it has to know. Raises `StoreError`.
-
-        May be called from a thread of its own. If the answer is not `is_mine`, everything that
-        the node has claimed is lost to it: drop it, and `rejoin`.
-        """
-        self._info = info
-        return self._run(lambda transaction: renew(transaction, info), self._beats)
-
-    def rejoin(self) -> int:
-        """Become a new node; return its number. Raises `StoreError`."""
-
-        def rejoin(transaction: Transaction) -> int:
-            leave(transaction)
-            return register(transaction, self._info)
-
-        self.node = self._run(rejoin)
-        return self.node
-
-    def leave(self) -> None:
-        """Claim nothing any more, and let others have what has not been started. Raises `StoreError`."""
-        self._run(leave)
 
     # --- reading, from any thread ---
 
@@ -216,7 +191,8 @@ class PostgresStore:
             if self._is_closed:
                 return
             with suppress(StoreError):  # then it is found dead in some seconds
-                self.leave()
+                assert self.nodes is not None
+                self.nodes.leave()
             self._is_closed = True
             for line in (self._writer, self._reader, self._beats):
                 line.close()

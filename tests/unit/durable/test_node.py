@@ -29,7 +29,7 @@ class FakeNodes:
         self.drained = []
         self.others = []
 
-    def renew(self, info):
+    def renew(self, info, lost=b"null", *, rescues=True):
         if self.fault is not None:
             raise self.fault
         return self.beat

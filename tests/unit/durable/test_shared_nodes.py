@@ -23,9 +23,9 @@ class SharedNodes(FakeNodes):
     def now(self):
         return 5000.0
 
-    def renew(self, info):
+    def renew(self, info, lost=b"null", *, rescues=True):
         self.info = info
-        return super().renew(info)
+        return super().renew(info, lost, rescues=rescues)
 
     def rows(self):
         return [

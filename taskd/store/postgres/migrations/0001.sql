@@ -185,10 +185,13 @@ CREATE TABLE taskd.node (
     once text[] NOT NULL DEFAULT '{}',
     labels text[] NOT NULL DEFAULT '{}',
     workers integer NOT NULL DEFAULT 0,
+    running integer NOT NULL DEFAULT 0,
     draining boolean NOT NULL DEFAULT false,
+    drain boolean NOT NULL DEFAULT false,
     gone timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN taskd.node.gone IS 'When it left, or was found to be dead; it claims nothing any more';
+COMMENT ON COLUMN taskd.node.drain IS 'Whether somebody wants it to claim nothing any more';
 COMMENT ON COLUMN taskd.node.once IS 'Functions whose tasks fail if it dies while it runs them';
 
 -- Rows of these come and go: what matters is how many are dead, not their share.
