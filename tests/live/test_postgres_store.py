@@ -343,20 +343,32 @@ def test_a_server_that_is_gone_is_a_store_error_until_it_is_back(start_postgres)
 def test_claims_whose_commit_was_not_answered_wait_again(open_node, monkeypatch):
     store = open_node()
     store.write(Changes(submits=tasks(2)), NOW)
-    execute = psycopg.Connection.execute
+    sync = psycopg.Pipeline.sync
 
-    def execute_and_lose(self, query, *args, **named):
-        cursor = execute(self, query, *args, **named)
-        if query == "COMMIT":
-            self._pipeline.sync()
-            self.pgconn.finish()
-        return cursor
+    def sync_and_lose(self):
+        sync(self)
+        self._conn.cursor().execute("SELECT 1").fetchall()  # so that the commit has been done
+        self._conn.pgconn.finish()
 
     with monkeypatch.context() as patched:
-        patched.setattr(psycopg.Connection, "execute", execute_and_lose)
+        patched.setattr(psycopg.Pipeline, "sync", sync_and_lose)
         with pytest.raises(StoreError):
             claim(store)
     assert ids(claim(store)) == ["f0000", "f0001"]
+
+
+def test_what_fails_outside_of_the_server_is_rolled_back_whole(open_node, monkeypatch):
+    store = open_node()
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("taskd.store.postgres.store.close_batches", fail)
+        with pytest.raises(MemoryError):
+            store.write(Changes(submits=tasks(3)), NOW)
+    assert store.counts() == {}
+    assert store.write(Changes(submits=tasks(1)), NOW).accepted == [Accepted("f0000")]
 
 
 def test_a_deadlock_is_tried_again(open_node, monkeypatch):
