@@ -63,9 +63,7 @@ def work(dsn: str, batch: int, barrier: Any, answers: Any, *, profiles: bool) ->
             Settle(each.new.id, 1, State.SUCCEEDED, "succeeded", outcome=b"null", seq=first_seq(1) + 1)
             for each in claims
         ]
-        written = store.write(
-            Changes(starts=starts, settles=settles, want={FUNCTION: batch}), time.time()
-        )
+        written = store.write(Changes(starts=starts, settles=settles, want={FUNCTION: batch}), time.time())
         assert all(written.own.settles)
         done += len(claims)
         claims = written.claims

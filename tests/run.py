@@ -129,7 +129,7 @@ UNRECORDED = frozenset({
     "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
     "test_frameworks.py", "test_gateway.py", "test_js_client.py", "test_php_client.py",
     "test_import.py", "test_limits.py", "test_lost.py", "test_objects.py", "test_output.py",
-    "test_packaging.py", "test_postgres_harness.py", "test_postgres_store.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
+    "test_packaging.py", "test_postgres_harness.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
     "test_short.py", "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",
     "test_transports.py", "test_unanswered.py", "test_untidy.py", "test_workerman.py",
 })  # fmt: skip

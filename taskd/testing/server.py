@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.pollreactor import PollReactor
 from twisted.python.failure import Failure
 
-from taskd.durable.opening import MEMORY, StoreChoice
+from taskd.durable.opening import StoreChoice
 from taskd.durable.start import StorePart
 from taskd.functions.registry import Registry, registry
 from taskd.listeners.gate import Gate
@@ -28,6 +28,7 @@ from taskd.pool.pool import PoolConfig
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
+from taskd.store.descriptions import MEMORY
 from taskd.testing.pool import ThreadPoolConfig
 from taskd.testing.tokens import GivenTokens, MemoryVerifier
 from taskd.worker.messages import WorkerConfig

@@ -52,7 +52,8 @@ WITH given AS MATERIALIZED (
 _SETTLED = """
     RETURNING t.id, t.function, t.owner, t.batch, g.state, g.attempt,
         t.errors + g.is_error AS errors, t.losses + g.is_loss AS losses,
-        CASE WHEN g.due = 0 THEN $14::float8 ELSE g.due END AS due, g.outcome, t.keep, t.keyed, g.event, g.data"""
+        CASE WHEN g.due = 0 THEN $14::float8 ELSE g.due END AS due,
+        g.outcome, t.keep, t.keyed, g.event, g.data"""
 _END = f"""{_GIVEN}gone AS (
     DELETE FROM taskd.lease AS t USING given AS g
     WHERE t.id = g.id AND t.node + 0 = $15::int AND (
@@ -80,8 +81,8 @@ _END_UNCLAIMED = f"""{_GIVEN}gone AS (
 SELECT id, begun, start_seq, last_seq FROM gone
 """
 _PLACE = """
-    SELECT id, function, limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses, last_seq,
-        keep, keyed FROM gone"""
+    SELECT id, function, limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses,
+        last_seq, keep, keyed FROM gone"""
 _RETURN = f"""{_GIVEN}gone AS (
     DELETE FROM taskd.lease AS t USING given AS g
     WHERE t.id = g.id AND t.node + 0 = $15::int AND t.started AND t.attempt = g.attempt
@@ -288,9 +289,5 @@ def _rounds(items: Sequence[Item], key: Callable[[Item], str]) -> Iterator[list[
     left = list(range(len(items)))
     while left:
         seen: dict[str, int] = {}
-        later = []
-        for place in left:
-            if seen.setdefault(key(items[place]), place) != place:
-                later.append(place)
+        left = [place for place in left if seen.setdefault(key(items[place]), place) != place]
         yield list(seen.values())
-        left = later

@@ -26,7 +26,12 @@ ATTEMPTS = 10
 PREPARED = 200
 """Statements that are kept prepared on a connection; there are fewer."""
 
-_SILENCE = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "10000"}
+_SILENCE = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 """After some 10 seconds of silence a connection is given up, so that a lost network is noticed."""
 
 _AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
@@ -40,14 +45,16 @@ class Database:
     def __init__(self, description: str) -> None:
         kind, _, rest = description.partition(":")
         is_url = rest.startswith("//")
-        self.dsn = f"postgresql:{rest}" if is_url else rest if kind in ("postgres", "postgresql") else description
+        self.dsn = (
+            f"postgresql:{rest}" if is_url else rest if kind in ("postgres", "postgresql") else description
+        )
         self.name = shown(self.dsn)
 
     def connect(self, role: str) -> Connection[Any]:
         """Return a new connection, which shows this role in PostgreSQL's lists. Raises `psycopg.Error`."""
         given = psycopg.conninfo.conninfo_to_dict(self.dsn)
         defaults = {"connect_timeout": str(CONNECT_SECONDS), **_SILENCE}
-        options = {name: value for name, value in defaults.items() if name not in given}
+        options: dict[str, Any] = {name: value for name, value in defaults.items() if name not in given}
         name = f"taskd {role}"
         connection = psycopg.connect(
             self.dsn, autocommit=True, application_name=name, client_encoding="UTF8", **options
@@ -113,7 +120,9 @@ class Line:
                 raise self._database.error("written", failure) from failure
             if not isinstance(failure, psycopg.Error | Retry):
                 raise failure
-        raise StoreError(f"{self._database.name} cannot be written: other nodes write the same at each attempt")
+        raise StoreError(
+            f"{self._database.name} cannot be written: other nodes write the same at each attempt"
+        )
 
     def _try(self, work: Callable[[Connection[Any]], Callable[[], Result]]) -> _Done[Result] | BaseException:
         """Do what `work` does once; return the answer, or the error.

@@ -60,7 +60,7 @@ SELECT min(deadline) FROM (
 _HAS_OWNERS = " OR ".join(
     f"EXISTS (SELECT FROM taskd.{table} WHERE owner <> '')" for table in ("later", "ready", "lease", "ended")
 )
-_COUNTS = f"""
+_COUNTS = """
 SELECT function, 0, count(*) FROM taskd.later GROUP BY function
 UNION ALL SELECT function, 1, sum(count)::bigint FROM (
     SELECT function, count(*) AS count FROM taskd.ready GROUP BY function
@@ -69,7 +69,7 @@ UNION ALL SELECT function, 1, sum(count)::bigint FROM (
 UNION ALL SELECT function, 2, count(*) FROM taskd.lease WHERE started GROUP BY function
 UNION ALL SELECT function, state, count(*) FROM taskd.ended GROUP BY function, state
 """
-_QUEUED = f"""
+_QUEUED = """
 WITH counted AS (
     SELECT function, owner, sum(scheduled)::bigint AS scheduled, sum(waiting)::bigint AS waiting,
         sum(running)::bigint AS running, min(oldest) AS oldest
@@ -174,7 +174,9 @@ class Reading:
     def queued(self, limit: int) -> list[Queued]:
         """Return the `limit` largest counts of unfinished tasks, and all others as one."""
         rows = self._read(_QUEUED, limit)
-        found = [Queued(function, from_text(owner), *counts) for function, owner, *counts in (r[:6] for r in rows)]
+        found = [
+            Queued(function, from_text(owner), *counts) for function, owner, *counts in (r[:6] for r in rows)
+        ]
         if not rows:
             return found
         rest = [total - sum(row[2 + n] for row in rows) for n, total in enumerate(rows[0][6:])]
@@ -217,7 +219,9 @@ def _condition(query: Query, wanted: Filter, after: str) -> str:
     if wanted.function is not None:
         condition += f" AND s.function = {query.value(wanted.function, 'text')}"
     if wanted.batch is not None:
-        condition += f" AND s.batch = {query.value(wanted.batch, 'text')}" if wanted.batch else " AND s.batch IS NULL"
+        condition += (
+            f" AND s.batch = {query.value(wanted.batch, 'text')}" if wanted.batch else " AND s.batch IS NULL"
+        )
     if wanted.key is not None:
         condition += f" AND b.key = {query.value(wanted.key, 'text')}"
     return condition + owned_by(query, wanted.owner) + id_like(query, wanted.like)

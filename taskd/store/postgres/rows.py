@@ -10,9 +10,10 @@ from taskd.store.records import New, Record, State
 __all__ = ["NEW_COLUMNS", "record_of"]
 
 _NEW = (
-    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key, owner"
+    *("id", "function", "args", "options", "priority", "wanted", "deadline", "key", "token", "batch", "keep"),
+    *("fixed", "limit_key", "owner"),
 )
-NEW_COLUMNS = ", ".join(f"t.{column}" for column in _NEW.split(", "))
+NEW_COLUMNS = ", ".join(f"t.{column}" for column in _NEW)
 """The columns of `taskd.task AS t` in the order of the fields of `New`; those of a record follow."""
 
 _STATES = dict(enumerate(State))

@@ -42,8 +42,8 @@ WITH gone AS (
     DELETE FROM taskd.lease WHERE node = $1::int AND turn = ANY($2::bigint[]) AND NOT started RETURNING *
 )
 INSERT INTO taskd.ready
-SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses, last_seq,
-    keep, keyed FROM gone
+SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses,
+    last_seq, keep, keyed FROM gone
 """
 
 
