@@ -16,6 +16,7 @@ import pytest_twisted
 from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
 from tests.postgres_fixtures import (  # noqa: F401 (fixtures and hooks are found by their names)
     database,
+    nodes,
     postgres,
     pytest_runtest_makereport,
     pytest_runtest_setup,

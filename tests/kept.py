@@ -28,6 +28,9 @@ PORTS = range(20000, 30000)
 """The ports for these programs: below those that the kernel gives to whoever asks for any, so that a program
 that is stopped and started finds its own still free."""
 
+PACKAGES = "postgresql, pgbouncer, haproxy and faketime"
+"""What the tests cannot do without, as `tests/programs.sh` installs it."""
+
 _reserved: dict[int, socket.socket] = {}
 
 
@@ -36,8 +39,8 @@ class MissingProgram(Exception):
 
     def __init__(self, program: str, package: str) -> None:
         super().__init__(
-            f"{program} was not found, and these tests need it: install Debian's packages postgresql, pgbouncer "
-            f"and faketime (this program is in {package})"
+            f"{program} was not found, and the tests need it: install Debian's packages {PACKAGES} "
+            f"(this one is in {package})"
         )
 
 
@@ -136,18 +139,20 @@ class Kept:
     ) -> None:
         keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
         self._log = log
-        self._keeper = subprocess.Popen(
-            [*keeper, str(int(number)), str(log), user, str(directory or ""), *map(str, command)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            cwd="/",
-            start_new_session=True,
-        )
+        with log.open("ab") as errors:
+            self._keeper = subprocess.Popen(
+                [*keeper, str(int(number)), str(log), user, str(directory or ""), *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,  # not ours: whoever reads that to its end must not wait for the keeper
+                env=environment(),
+                cwd="/",
+                start_new_session=True,
+            )
         assert self._keeper.stdout is not None
         with self._keeper.stdout as output:
             first = output.readline()
-        assert first, f"{command[0]} could not be started"
+        assert first, f"{command[0]} could not be started:\n{log.read_text()}"
         self.pid = int(first)
         self._ended = os.pidfd_open(self._keeper.pid)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.nodes import Node, Nodes
 from tests.postgres_server import Database, PostgresServer, fresh_database
 
 LOG_LINES = 100
@@ -38,6 +40,13 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
         yield lambda **knobs: stack.enter_context(PostgresServer(**knobs))
 
 
+@pytest.fixture
+def nodes(database: Database, tmp_path: Path) -> Iterator[Nodes]:
+    """Starts servers that share the test's database."""
+    with Nodes(database, tmp_path) as starting:
+        yield starting
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Note where each log ends, so that only what the test adds is shown."""
@@ -47,10 +56,13 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Add to the report of a failed test what its servers have logged meanwhile."""
+    """Add to the report of a failed test what its servers and nodes have logged meanwhile."""
     report = yield
     if report.failed:
         for server in PostgresServer.running:
             lines = server.log[_seen.get(server, 0) :].splitlines()[-LOG_LINES:]
             report.sections.append((f"log of PostgreSQL at port {server.port}", "\n".join(lines)))
+        for node in Node.running:
+            lines = node.log.splitlines()[-LOG_LINES:]
+            report.sections.append((f"log of the node {node.label}", "\n".join(lines)))
     return report

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +105,7 @@ class PostgresServer:
         }
         self._kept: Kept | None = None
         self._made = False
+        self._standbys: list[Standby] = []
         self._numbers = itertools.count(1)
 
     # --- running -------------------------------------------------------------
@@ -123,13 +124,13 @@ class PostgresServer:
         """Start the server, and return when it accepts connections; the first time the cluster is made."""
         assert not self.is_running, "it has been started already"
         self.running.add(self)
-        if not self._made:
+        if self._made:
+            self._run()
+        else:
             self._make()
             self._made = True
             self._run()
-            self.sql(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}'")
-        else:
-            self._run()
+            self._fill()
         return self
 
     def _make(self) -> None:
@@ -142,9 +143,13 @@ class PostgresServer:
             "--locale=C", f"--username={SUPERUSER}", f"--pwfile={password}", "--auth-local=trust",
             "--auth-host=scram-sha-256",
         )  # fmt: skip
-        self.configure_files()
+        self._write_settings()
 
-    def configure_files(self) -> None:
+    def _fill(self) -> None:
+        """Make what every new cluster has."""
+        self.sql(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}'")
+
+    def _write_settings(self) -> None:
         """Write the settings into the cluster's files; they hold from the next start."""
         own = {**self.settings, "port": str(self.port), "unix_socket_directories": str(self.directory)}
         lines = [f"{name} = '{value}'\n" for name, value in own.items()]
@@ -205,7 +210,9 @@ class PostgresServer:
         self.start()
 
     def close(self) -> None:
-        """End the server, and remove the cluster. Nothing happens the second time."""
+        """End the server and its standbys, and remove the clusters. Nothing happens the second time."""
+        for standby in self._standbys:
+            standby.close()
         if self not in self.running:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
@@ -217,12 +224,21 @@ class PostgresServer:
     # --- using ---------------------------------------------------------------
 
     def dsn(
-        self, database: str = SUPERUSER, *, user: str = OWNER, port: int | None = None, **more: str
+        self,
+        database: str = SUPERUSER,
+        *,
+        user: str = OWNER,
+        port: int | None = None,
+        other_ports: Sequence[int] = (),
     ) -> str:
-        """Return the URL of a database, over TCP with a password; `port` may be that of a proxy in front."""
-        parameters = "&".join(f"{name}={value}" for name, value in more.items())
-        url = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
-        return f"{url}?{parameters}" if parameters else url
+        """Return the URL of a database, over TCP with a password.
+
+        `port` may be that of a proxy in front. With `other_ports`, those of standbys, clients go to
+        whichever of all accepts writes.
+        """
+        hosts = ",".join(f"127.0.0.1:{each}" for each in (port or self.port, *other_ports))
+        query = "?target_session_attrs=read-write" if other_ports else ""
+        return f"postgresql://{user}:{PASSWORD}@{hosts}/{database}{query}"
 
     def sql(self, text: str, database: str = SUPERUSER) -> list[tuple[str, ...]]:
         """Run statements as the superuser, each a transaction; return their rows, as text ("" for NULL).
@@ -262,10 +278,59 @@ class PostgresServer:
             self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
         self.sql("SELECT pg_reload_conf()")
 
+    def standby(self, *, synchronous: bool = False, through: int | None = None) -> Standby:
+        """Start a standby that follows this server, with a replication slot; it is closed with this one.
+
+        With `synchronous` each commit waits for it from now on: without that a promoted standby may lack the
+        last commits. `through` is the port of a link, by which it follows instead of directly.
+        """
+        standby = Standby(self, through or self.port)
+        self._standbys.append(standby)
+        standby.start()
+        standby.wait_until_caught_up()
+        if synchronous:
+            self.configure(synchronous_standby_names="*")
+        return standby
+
     @property
     def log(self) -> str:
         """What all runs of the server have logged."""
         return self.log_file.read_text(errors="replace")
+
+
+class Standby(PostgresServer):
+    """A server that follows another by streaming replication, and only reads until it is promoted.
+
+    Made by `PostgresServer.standby`.
+    """
+
+    def __init__(self, primary: PostgresServer, port: int) -> None:
+        super().__init__(settings=primary.settings)
+        self.primary = primary
+        self._primary_port = port
+
+    def _make(self) -> None:
+        """Copy the primary's cluster, by the way that it is followed."""
+        run_as(
+            self.user, self.bin / "pg_basebackup", f"--pgdata={self.data}", "--no-sync",
+            "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--create-slot",
+            f"--slot=standby_{self.port}",
+            f"--dbname={self.primary.dsn('', user=SUPERUSER, port=self._primary_port)}",
+        )  # fmt: skip
+        self._write_settings()
+
+    def _fill(self) -> None:
+        """Make nothing: all is copied."""
+
+    def wait_until_caught_up(self) -> None:
+        """Return when it has replayed what the primary has committed until now."""
+        assert self._kept is not None
+        end = self.primary.value("SELECT pg_current_wal_lsn()")
+        self._kept.wait_until(lambda: self.value(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == "t")
+
+    def promote(self) -> None:
+        """Make it a primary; return when it accepts writes. The other one must be gone by then."""
+        assert self.value("SELECT pg_promote()") == "t"
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.kept import Kept, MissingProgram, find_program, unprivileged_user
-from tests.live.support import parent_of, wait_for_exit
-from tests.postgres_server import PASSWORD, Database, PostgresServer, SqlError, fresh_database
+from tests.live.support import TIMEOUT, parent_of, wait_for_exit
+from tests.pgbouncer import PgBouncer
+from tests.postgres_server import PASSWORD, Database, PostgresServer, SqlError, fresh_database, postgres_bin
 
 StartPostgres = Callable[..., PostgresServer]
 
 
 def fill(database: Database, count: int) -> None:
     database.sql(f"CREATE TABLE a (n int); INSERT INTO a SELECT generate_series(1, {count})")
+
+
+def ask(dsn: str, query: str) -> subprocess.CompletedProcess[str]:
+    psql = [postgres_bin() / "psql", "-XAtq", "-c", query, dsn]
+    return subprocess.run(psql, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def test_a_test_has_an_empty_database_that_it_owns(database: Database) -> None:
@@ -32,12 +39,9 @@ def test_the_next_test_has_another(database: Database) -> None:
 
 
 def test_clients_come_in_by_tcp_with_a_password(database: Database) -> None:
-    def ask(dsn: str) -> subprocess.CompletedProcess[str]:
-        psql = [database.server.bin / "psql", "-XAt", "-c", "SELECT current_user, current_database()", dsn]
-        return subprocess.run(psql, capture_output=True, text=True)
-
-    assert ask(database.dsn).stdout == f"taskd|{database.name}\n"
-    assert "password authentication failed" in ask(database.dsn.replace(PASSWORD, "wrong")).stderr
+    query = "SELECT current_user, current_database()"
+    assert ask(database.dsn, query).stdout == f"taskd|{database.name}\n"
+    assert "password authentication failed" in ask(database.dsn.replace(PASSWORD, "wrong"), query).stderr
 
 
 def test_an_error_of_a_statement_is_raised_in_the_words_of_postgresql(postgres: PostgresServer) -> None:
@@ -92,7 +96,7 @@ with PostgresServer() as server:
 
 
 def test_a_server_ends_with_the_process_of_the_tests_although_that_is_killed() -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=TIMEOUT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     pid, keeper, directory = killed.stdout.split()
     wait_for_exit(int(pid))
@@ -133,3 +137,37 @@ def test_the_log_of_the_server_is_shown_with_a_failed_test(tmp_path: Path) -> No
     )  # fmt: skip
     assert "log of PostgreSQL at port" in ran.stdout
     assert "STATEMENT:  SELECT nonsense" in ran.stdout
+
+
+def test_a_standby_follows_and_is_promoted_when_the_primary_is_gone(start_postgres: StartPostgres) -> None:
+    primary = start_postgres()
+    with fresh_database(primary) as database:
+        fill(database, 10)
+        standby = primary.standby(synchronous=True)
+        [[slot, active]] = primary.sql("SELECT slot_name, active FROM pg_replication_slots")
+        assert (slot, active) == (f"standby_{standby.port}", "t")
+        database.sql("INSERT INTO a VALUES (11)")
+        standby.wait_until_caught_up()
+        assert standby.value("SELECT count(*) FROM a", database.name) == "11"
+        insert = "INSERT INTO a VALUES (12)"
+        assert "read-only transaction" in ask(standby.dsn(database.name, user="postgres"), insert).stderr
+        database.sql(insert)
+        primary.kill()
+        standby.promote()
+        standby.sql("INSERT INTO a VALUES (13)", database.name)
+        assert standby.value("SELECT count(*) FROM a", database.name) == "13"
+
+
+def test_a_pgbouncer_gives_one_connection_to_many_in_turn(database: Database) -> None:
+    with PgBouncer(database.server, pool_size=1) as bouncer:
+        dsn = bouncer.dsn(database.name)
+        with psycopg.connect(dsn, autocommit=True) as one, psycopg.connect(dsn, autocommit=True) as two:
+            backends = [
+                each.execute("SELECT pg_backend_pid()", prepare=False).fetchone() for each in (one, two, one)
+            ]
+            assert len(set(backends)) == 1
+        bouncer.stop()
+        assert "refused" in ask(dsn, "SELECT 1").stderr
+        bouncer.start()
+        assert ask(dsn, "SELECT 1").stdout == "1\n"
+        assert "SASL authentication failed" in ask(dsn.replace(PASSWORD, "wrong"), "SELECT 1").stderr
