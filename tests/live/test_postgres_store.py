@@ -106,7 +106,7 @@ def test_nodes_that_submit_the_same_key_or_token_at_once_get_one_task(open_node)
     assert len(first.find(Filter(), "", 1000)) == 100
 
 
-def test_what_a_node_has_claimed_no_other_one_starts_settles_or_releases(open_node):
+def test_no_other_node_starts_settles_or_releases_a_claimed_task(open_node):
     first, second = open_node(), open_node()
     first.write(Changes(submits=tasks(1)), NOW)
     records = claim(first)
@@ -361,7 +361,7 @@ def test_claims_whose_commit_was_not_answered_wait_again(open_node, monkeypatch)
     assert ids(claim(store)) == ["f0000", "f0001"]
 
 
-def test_what_fails_outside_of_the_server_is_rolled_back_whole(open_node, monkeypatch):
+def test_a_write_that_fails_outside_of_the_server_is_rolled_back_whole(open_node, monkeypatch):
     store = open_node()
 
     def fail(*_):
@@ -407,7 +407,7 @@ def test_each_failure_to_open_has_its_reason_and_no_password(database, postgres)
         assert "s3cret" not in str(raised.value).replace('"s3cret" ', "")
 
 
-def test_a_user_without_rights_and_a_standby_are_told_from_each_other(database, postgres):
+def test_missing_rights_and_a_read_only_server_have_different_reasons(database, postgres):
     postgres.sql(
         f"REVOKE CREATE ON DATABASE {database.name} FROM PUBLIC;"
         f"ALTER DATABASE {database.name} OWNER TO postgres"

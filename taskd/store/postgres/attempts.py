@@ -1,6 +1,6 @@
 """The attempts of stored tasks in the PostgreSQL store: their starts, their events and their ends.
 
-Every statement matches the node and the attempt. Where there is no such row, the
+Every statement matches the node and the attempt. If there is no such row, the
 attempt is not the node's own any more: nothing is written. Rows are found by their ids,
 however many the node has (hence `node + 0`, for which no index can be used).
 """

@@ -1,4 +1,4 @@
-"""What somebody does to a task in the PostgreSQL store by hand: cancels it, or puts it back."""
+"""Cancels, puts back and gives back tasks in the PostgreSQL store, since somebody asked."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ SELECT id FROM gone
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node tells the others of itself."""
+    """A node as it describes itself to the others."""
 
     version: str = ""
     functions: Sequence[str] = ()
