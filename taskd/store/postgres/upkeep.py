@@ -1,4 +1,4 @@
-"""Regular work on the PostgreSQL store: tasks that are due wait, ended ones are forgotten, times are moved."""
+"""Regular work on the PostgreSQL store: due tasks wait, ended ones are forgotten, times are moved."""
 
 from __future__ import annotations
 
