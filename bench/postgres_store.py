@@ -55,7 +55,7 @@ def work(dsn: str, batch: int, barrier: Any, answers: Any, *, profiles: bool) ->
     profile = cProfile.Profile()
     if profiles:
         profile.enable()
-    began, done = time.time(), 0
+    began, used, done = time.time(), time.process_time(), 0
     claims = store.write(Changes(want={FUNCTION: batch}), began).claims
     while claims:
         starts = [Start(each.new.id, 1) for each in claims]
@@ -63,22 +63,20 @@ def work(dsn: str, batch: int, barrier: Any, answers: Any, *, profiles: bool) ->
             Settle(each.new.id, 1, State.SUCCEEDED, "succeeded", outcome=b"null", seq=first_seq(1) + 1)
             for each in claims
         ]
-        written = store.write(
-            Changes(starts=starts, settles=settles, want={FUNCTION: batch}), time.time()
-        )
+        written = store.write(Changes(starts=starts, settles=settles, want={FUNCTION: batch}), time.time())
         assert all(written.own.settles)
         done += len(claims)
         claims = written.claims
-    answers.put((done, began, time.time()))
+    answers.put((done, began, time.time(), time.process_time() - used))
     if profiles:
         profile.disable()
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
     store.close()
 
 
-def measure(nodes: int, batch: int, count: int, *, profiles: bool) -> None:
+def measure(nodes: int, batch: int, count: int, *, profiles: bool, fsync: bool) -> None:
     """Print how many tasks a second these nodes have submitted, and claimed and settled."""
-    with PostgresServer(fsync=True, settings=SETTINGS) as server:
+    with PostgresServer(fsync=fsync, settings=SETTINGS) as server:
         dsn = server.dsn(server.create_database())
         submitted = fill(dsn, count)
         context = multiprocessing.get_context("spawn")
@@ -93,9 +91,11 @@ def measure(nodes: int, batch: int, count: int, *, profiles: bool) -> None:
         for process in processes:
             process.join()
         done = sum(each[0] for each in found)
+        used = sum(each[3] for each in found)
         took = max(each[2] for each in found) - min(each[1] for each in found)
         print(
-            f"{nodes} nodes, batches of {batch}: {done / took:,.0f} settled and claimed a second; "
+            f"{nodes} nodes, batches of {batch}: {done / took:,.0f} settled and claimed a second, "
+            f"with {used / done * 1e6:.0f} µs of processor time each in the nodes; "
             f"{submitted:,.0f} submitted, {SUBMITTED} at once"
         )
 
@@ -107,9 +107,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[100])
     parser.add_argument("--count", type=int, default=50_000, help="tasks")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--no-fsync", action="store_true", help="do not wait for the disk")
     given = parser.parse_args()
     for nodes, batch in itertools.product(given.nodes, given.batch):
-        measure(nodes, batch, given.count, profiles=given.profile)
+        measure(nodes, batch, given.count, profiles=given.profile, fsync=not given.no_fsync)
 
 
 if __name__ == "__main__":

@@ -139,18 +139,20 @@ class Kept:
     ) -> None:
         keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
         self._log = log
-        self._keeper = subprocess.Popen(
-            [*keeper, str(int(number)), str(log), user, str(directory or ""), *map(str, command)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            cwd="/",
-            start_new_session=True,
-        )
+        with log.open("ab") as errors:
+            self._keeper = subprocess.Popen(
+                [*keeper, str(int(number)), str(log), user, str(directory or ""), *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,  # not ours: whoever reads that to its end must not wait for the keeper
+                env=environment(),
+                cwd="/",
+                start_new_session=True,
+            )
         assert self._keeper.stdout is not None
         with self._keeper.stdout as output:
             first = output.readline()
-        assert first, f"{command[0]} could not be started"
+        assert first, f"{command[0]} could not be started:\n{log.read_text()}"
         self.pid = int(first)
         self._ended = os.pidfd_open(self._keeper.pid)
 

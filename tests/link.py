@@ -100,11 +100,6 @@ class _Connection:
         for end in (self.client, self.server):
             _reset(end)
 
-    def leave_server(self) -> None:
-        """Close the client's end by RST, and the server's in order: it gets everything sent before."""
-        _reset(self.client)
-        self.server.close()
-
 
 def _reset(end: socket.socket) -> None:
     with suppress(OSError):
@@ -129,6 +124,7 @@ class Link:
         self._held: set[Way] = set()
         self._forgotten: list[_Connection] = []
         self._connections: list[_Connection] = []
+        self._left: list[socket.socket] = []
         self._pattern: bytes | None = None
         self._caught = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
@@ -197,7 +193,7 @@ class Link:
         self._thread.join(PATIENCE)
         for connection in (*self._connections, *self._forgotten):
             connection.reset()
-        for each in (self._listener, *self._fillers):
+        for each in (self._listener, *self._fillers, *self._left):
             each.close()
         os.close(self._wake)
         os.close(self._wake_end)
@@ -280,13 +276,15 @@ class Link:
                 elif descriptor == self._listener.fileno():
                     with suppress(OSError):  # gone again
                         self._accept(self._listener.accept()[0])
+            self._read_what_is_lost()
             for connection in list(self._connections):
                 self._forward(connection)
 
     def _poll(self) -> list[tuple[int, int]]:
         """Wait until something can be done."""
         poll = select.poll()
-        masks: dict[int, int] = {self._wake_end: select.POLLIN}
+        masks: dict[int, int] = {each.fileno(): select.POLLIN for each in self._left}
+        masks[self._wake_end] = select.POLLIN
         if not self._fillers:
             masks[self._listener.fileno()] = select.POLLIN
         now, first = time.monotonic(), None
@@ -347,6 +345,23 @@ class Link:
         self._pattern = None
         connection.server.setblocking(True)
         direction.write(float("inf"))
-        connection.leave_server()
+        connection.server.shutdown(socket.SHUT_WR)
+        connection.server.setblocking(False)
+        _reset(connection.client)
         self._connections.remove(connection)
+        # Not closed before the server has: a reply to a closed end is answered by RST.
+        self._left.append(connection.server)
         self._caught.set()
+
+    def _read_what_is_lost(self) -> None:
+        """Read the replies whose client was reset, to their end."""
+        for server in list(self._left):
+            try:
+                if server.recv(CHUNK):
+                    continue
+            except BlockingIOError:
+                continue
+            except OSError:  # the server was killed
+                pass
+            server.close()
+            self._left.remove(server)

@@ -188,8 +188,8 @@ SETTINGS = (
     Setting(
         "store",
         STORE,
-        "Where tasks are kept: memory, sqlite:PATH or postgres:DATABASE. Default: sqlite:taskd.db if a function "
-        "is durable.",
+        "Where tasks are kept: memory, sqlite:PATH or postgres:DATABASE. "
+        "Default: sqlite:taskd.db if a function is durable.",
     ),
     Setting(
         "stop-timeout",

@@ -138,9 +138,10 @@ class Nodes:
 
 
 def submit(client: Connection, function: str, *args: Any, **options: Any) -> str:
-    """Submit one task with these options; return its id."""
+    """Submit one task with these options; return its id. Fails with the reply if it is refused."""
     call = {"function": function, "args": list(args), "options": options}
     reply = client.ask({"jsonrpc": "2.0", "id": 1, "method": "taskd.submit", "params": call})
+    assert "result" in reply, reply
     return reply["result"]["task"]
 
 

@@ -193,6 +193,7 @@ def test_the_reply_to_one_message_is_lost_although_the_server_has_got_it(link: L
         link.wait_until_caught()
         assert is_reset(sock)
         echo.wait_for(b"otheroneCOMMIT;")
+        echo.wait_for_ends("closed")
         assert ask(other, b"COMMIT again") == b"COMMIT again"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.nodes import Load, Nodes, submit, with_clock
-from tests.live.support import Gate, rpc
+from tests.live.support import TIMEOUT, Gate, rpc
 from tests.postgres_server import fresh_database
 
 CLOCKS = """
@@ -114,7 +114,7 @@ def test_a_clock_an_hour_off_changes_neither_the_monotonic_clock_nor_a_wait(seco
     before = time.time(), time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-c", CLOCKS],
-        env={**os.environ, **with_clock(seconds)}, capture_output=True, text=True,
+        env={**os.environ, **with_clock(seconds)}, capture_output=True, text=True, timeout=TIMEOUT,
     )  # fmt: skip
     after = time.time(), time.monotonic()
     assert ran.stderr == ""

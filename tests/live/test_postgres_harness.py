@@ -96,7 +96,7 @@ with PostgresServer() as server:
 
 
 def test_a_server_ends_with_the_process_of_the_tests_although_that_is_killed() -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=TIMEOUT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     pid, keeper, directory = killed.stdout.split()
     wait_for_exit(int(pid))

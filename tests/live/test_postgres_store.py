@@ -91,7 +91,10 @@ def test_nodes_that_submit_the_same_key_or_token_at_once_get_one_task(open_node)
     def submit(store, name):
         for n in range(50):
             barrier.wait()
-            news = [New(f"{name}k{n}", "f", key=f"{n}", keep=9.0), New(f"{name}t{n}", "f", token=f"{n}", keep=9.0)]
+            news = [
+                New(f"{name}k{n}", "f", key=f"{n}", keep=9.0),
+                New(f"{name}t{n}", "f", token=f"{n}", keep=9.0),
+            ]
             accepted[store] += store.write(Changes(submits=news), NOW).accepted
 
     threads = [threading.Thread(target=submit, args=each) for each in ((first, "a"), (second, "b"))]
@@ -103,7 +106,7 @@ def test_nodes_that_submit_the_same_key_or_token_at_once_get_one_task(open_node)
     assert len(first.find(Filter(), "", 1000)) == 100
 
 
-def test_what_a_node_has_claimed_no_other_one_starts_settles_or_releases(open_node):
+def test_no_other_node_starts_settles_or_releases_a_claimed_task(open_node):
     first, second = open_node(), open_node()
     first.write(Changes(submits=tasks(1)), NOW)
     records = claim(first)
@@ -282,7 +285,8 @@ def test_texts_that_postgresql_cannot_hold_come_back_as_they_were(open_node):
     store = open_node()
     odd = ["\0", "\1", "\0\1\2", "a\\b\"c'{},NULL", "NULL", "", "ä\U0001f600", "\1\1", "%s $1"]
     news = [
-        New(f"{n}", "f", key=text, token=text, limit_key=text, owner=text, keep=1.0) for n, text in enumerate(odd)
+        New(f"{n}", "f", key=text, token=text, limit_key=text, owner=text, keep=1.0)
+        for n, text in enumerate(odd)
     ]
     store.write(Changes(submits=news), NOW)
     assert [each.new for each in store.find(Filter(), "", 100)] == news
@@ -354,7 +358,7 @@ def test_a_lost_connection_is_a_store_error_and_made_again(open_node, database):
     store.write(Changes(submits=tasks(1)), NOW)
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskd writer'"
     database.sql(kill)
-    with pytest.raises(StoreError, match="the server was stopped|connection was lost"):
+    with pytest.raises(StoreError, match=r"the server was stopped|connection was lost"):
         claim(store)
     assert ids(claim(store)) == ["f0000"]
     database.sql(kill.replace("writer", "reader"))
@@ -380,20 +384,32 @@ def test_a_server_that_is_gone_is_a_store_error_until_it_is_back(start_postgres)
 def test_claims_whose_commit_was_not_answered_wait_again(open_node, monkeypatch):
     store = open_node()
     store.write(Changes(submits=tasks(2)), NOW)
-    execute = psycopg.Connection.execute
+    sync = psycopg.Pipeline.sync
 
-    def execute_and_lose(self, query, *args, **named):
-        cursor = execute(self, query, *args, **named)
-        if query == "COMMIT":
-            self._pipeline.sync()
-            self.pgconn.finish()
-        return cursor
+    def sync_and_lose(self):
+        sync(self)
+        self._conn.cursor().execute("SELECT 1").fetchall()  # so that the commit has been done
+        self._conn.pgconn.finish()
 
     with monkeypatch.context() as patched:
-        patched.setattr(psycopg.Connection, "execute", execute_and_lose)
+        patched.setattr(psycopg.Pipeline, "sync", sync_and_lose)
         with pytest.raises(StoreError):
             claim(store)
     assert ids(claim(store)) == ["f0000", "f0001"]
+
+
+def test_a_write_that_fails_outside_of_the_server_is_rolled_back_whole(open_node, monkeypatch):
+    store = open_node()
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("taskd.store.postgres.store.close_batches", fail)
+        with pytest.raises(MemoryError):
+            store.write(Changes(submits=tasks(3)), NOW)
+    assert store.counts() == {}
+    assert store.write(Changes(submits=tasks(1)), NOW).accepted == [Accepted("f0000")]
 
 
 def test_a_deadlock_is_tried_again(open_node, monkeypatch):
@@ -419,7 +435,7 @@ def test_each_failure_to_open_has_its_reason_and_no_password(database, postgres)
     for description, reason in {
         good.replace("not-a-secret", "s3cret"): "the password is wrong",
         good.replace(f"/{database.name}", "/nothing-there"): "createdb",
-        f"postgres:host=127.0.0.1 port=1 password=s3cret dbname={database.name}": "is the server running there",
+        "postgres:host=127.0.0.1 port=1 password=s3cret": "is the server running there",
         "postgres:host=127.0.0.1 s3cret": "missing",
     }.items():
         with pytest.raises(StoreError) as raised:
@@ -428,8 +444,11 @@ def test_each_failure_to_open_has_its_reason_and_no_password(database, postgres)
         assert "s3cret" not in str(raised.value).replace('"s3cret" ', "")
 
 
-def test_a_user_without_rights_and_a_standby_are_told_from_each_other(database, postgres):
-    postgres.sql(f"REVOKE CREATE ON DATABASE {database.name} FROM PUBLIC; ALTER DATABASE {database.name} OWNER TO postgres")
+def test_missing_rights_and_a_read_only_server_have_different_reasons(database, postgres):
+    postgres.sql(
+        f"REVOKE CREATE ON DATABASE {database.name} FROM PUBLIC;"
+        f"ALTER DATABASE {database.name} OWNER TO postgres"
+    )
     with pytest.raises(StoreError, match="lacks rights"):
         PostgresStore(database.dsn)
     postgres.sql(f"GRANT CREATE ON DATABASE {database.name} TO taskd")
@@ -440,7 +459,9 @@ def test_a_user_without_rights_and_a_standby_are_told_from_each_other(database, 
 
 
 def test_a_database_with_another_encoding_is_refused(postgres):
-    postgres.sql("CREATE DATABASE latin OWNER taskd ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    postgres.sql(
+        "CREATE DATABASE latin OWNER taskd ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
     with pytest.raises(StoreError, match="has the encoding LATIN1, and needs UTF8"):
         PostgresStore(postgres.dsn("latin"))
 

@@ -1,7 +1,8 @@
 """The attempts of stored tasks in the PostgreSQL store: their starts, their events and their ends.
 
-Every statement matches the node and the attempt. Where there is no such row, the
-attempt is not the node's own any more: nothing is written.
+Every statement matches the node and the attempt. If there is no such row, the
+attempt is not the node's own any more: nothing is written. Rows are found by their ids,
+however many the node has (hence `node + 0`, for which no index can be used).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _START = """
 UPDATE taskd.lease AS l SET started = true, attempt = g.attempt, since = $4::float8, deadline = NULL,
     start_seq = greatest(l.last_seq + 1, g.first), last_seq = greatest(l.last_seq + 1, g.first)
 FROM unnest($1::text[], $2::int[], $3::bigint[]) AS g(id, attempt, first)
-WHERE l.id = g.id AND l.node = $5::int AND NOT l.started AND l.attempt = g.attempt - 1
+WHERE l.id = g.id AND l.node + 0 = $5::int AND NOT l.started AND l.attempt = g.attempt - 1
 RETURNING l.id, l.start_seq
 """
 
@@ -51,10 +52,11 @@ WITH given AS MATERIALIZED (
 _SETTLED = """
     RETURNING t.id, t.function, t.owner, t.batch, g.state, g.attempt,
         t.errors + g.is_error AS errors, t.losses + g.is_loss AS losses,
-        CASE WHEN g.due = 0 THEN $14::float8 ELSE g.due END AS due, g.outcome, t.keep, t.keyed, g.event, g.data"""
+        CASE WHEN g.due = 0 THEN $14::float8 ELSE g.due END AS due,
+        g.outcome, t.keep, t.keyed, g.event, g.data"""
 _END = f"""{_GIVEN}gone AS (
     DELETE FROM taskd.lease AS t USING given AS g
-    WHERE t.id = g.id AND t.node = $15::int AND (
+    WHERE t.id = g.id AND t.node + 0 = $15::int AND (
         (t.started AND t.attempt = g.attempt)
         OR (NOT t.started AND g.waits AND t.attempt = g.attempt)
         OR (NOT t.started AND g.starts AND t.attempt = g.attempt - 1)
@@ -79,11 +81,11 @@ _END_UNCLAIMED = f"""{_GIVEN}gone AS (
 SELECT id, begun, start_seq, last_seq FROM gone
 """
 _PLACE = """
-    SELECT id, function, limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses, last_seq,
-        keep, keyed FROM gone"""
+    SELECT id, function, limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses,
+        last_seq, keep, keyed FROM gone"""
 _RETURN = f"""{_GIVEN}gone AS (
     DELETE FROM taskd.lease AS t USING given AS g
-    WHERE t.id = g.id AND t.node = $15::int AND t.started AND t.attempt = g.attempt
+    WHERE t.id = g.id AND t.node + 0 = $15::int AND t.started AND t.attempt = g.attempt
     RETURNING t.id, t.function, t.limit_key, t.priority,
         CASE WHEN g.due = 0 THEN $14::float8 ELSE g.due END AS due, t.owner, t.batch, t.size, t.attempt,
         t.errors + g.is_error AS errors, t.losses + g.is_loss AS losses,
@@ -287,9 +289,5 @@ def _rounds(items: Sequence[Item], key: Callable[[Item], str]) -> Iterator[list[
     left = list(range(len(items)))
     while left:
         seen: dict[str, int] = {}
-        later = []
-        for place in left:
-            if seen.setdefault(key(items[place]), place) != place:
-                later.append(place)
+        left = [place for place in left if seen.setdefault(key(items[place]), place) != place]
         yield list(seen.values())
-        left = later

@@ -19,7 +19,7 @@ from taskd.store.records import Allowance, Full, New
 
 __all__ = ["PostgresBatches", "close_batches", "shift_batches"]
 
-_TOKEN = "b"  # the kind of rows in `uniq`
+_KIND = "b"  # of rows in `uniq` with the tokens of batches
 _NAMES = (
     *("id", "task", "total", "created", "parts", "keep", "token", "follower", "stored", "done", "failed"),
     *("cancelled", "is_cancelled", "ended"),
@@ -34,12 +34,15 @@ _OF_TOKEN = f"""
 )
 """
 _ADD = """
-INSERT INTO taskd.batch (id, task, total, created, parts, keep, token, follower, owner, unstored, unstored_bytes)
+INSERT INTO taskd.batch (
+    id, task, total, created, parts, keep, token, follower, owner, unstored, unstored_bytes
+)
 VALUES ($1::text, $2::bytea, $3::int, $4::float8, $5::int, $6::float8, $7::text, $8::bytea, $9::text, $3::int,
     $10::bigint)
 """
 _ADD_PARTS = """
-INSERT INTO taskd.batch_part SELECT $1::text, place, rows FROM unnest($2::int[], $3::bytea[]) AS p(place, rows)
+INSERT INTO taskd.batch_part
+SELECT $1::text, place, rows FROM unnest($2::int[], $3::bytea[]) AS p(place, rows)
 """
 _PART = "SELECT rows FROM taskd.batch_part WHERE batch = $1::text AND place = $2::int"
 _SHRINK = "UPDATE taskd.batch_part SET rows = $3::bytea WHERE batch = $1::text AND place = $2::int"
@@ -51,7 +54,8 @@ WHERE id = $1::text
 _CANCEL = "UPDATE taskd.batch SET is_cancelled = true WHERE id = $1::text AND ended IS NULL"
 _LOOK = """
 SELECT id, is_free FROM (
-    (SELECT id, true AS is_free FROM taskd.later WHERE batch = $1::text AND id > $2::text ORDER BY id LIMIT $3::int)
+    (SELECT id, true AS is_free FROM taskd.later
+        WHERE batch = $1::text AND id > $2::text ORDER BY id LIMIT $3::int)
     UNION ALL
     (SELECT id, true FROM taskd.ready WHERE batch = $1::text AND id > $2::text ORDER BY id LIMIT $3::int)
     UNION ALL
@@ -133,9 +137,7 @@ class PostgresBatches:
             free = [task for task, is_free in looked if is_free]
             events = cancel_unclaimed(transaction, free, now) if free else []
             close_batches(transaction, now)
-            return CancelledRows(
-                events, looked[-1][0] if looked else None, _one(transaction, _ONE, batch)
-            )
+            return CancelledRows(events, looked[-1][0] if looked else None, _one(transaction, _ONE, batch))
 
         cancelled: CancelledRows = self._run(cancel)
         return cancelled
@@ -180,7 +182,7 @@ def _add(
     )
     if full is not None:
         return full
-    if new.token is not None and not hold_unique(transaction, [((_TOKEN, owner, "", new.token), new.id)]):
+    if new.token is not None and not hold_unique(transaction, [((_KIND, owner, "", new.token), new.id)]):
         raise Retry
     transaction.execute(
         _ADD,

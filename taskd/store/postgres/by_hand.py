@@ -1,4 +1,4 @@
-"""What somebody does to a task in the PostgreSQL store by hand: cancels it, or puts it back."""
+"""Cancels, puts back and gives back tasks in the PostgreSQL store, since somebody asked."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ UNION ALL SELECT id, last_seq, event, ended, data FROM taskd.ended WHERE id = $1
 
 _CANCEL_ENDED = """
 WITH gone AS (
-    UPDATE taskd.ended AS e SET state = 5, ended = $2::float8, keep_until = $2::float8 + t.keep, outcome = NULL,
-        last_seq = last_seq + 1, event = 'cancelled', data = '\\x7b7d', started = NULL, start_seq = NULL
+    UPDATE taskd.ended AS e SET state = 5, ended = $2::float8, keep_until = $2::float8 + t.keep,
+        outcome = NULL, last_seq = last_seq + 1, event = 'cancelled', data = '\\x7b7d',
+        started = NULL, start_seq = NULL
     FROM taskd.task AS t WHERE e.id = $1::text AND t.id = e.id
     RETURNING e.batch
 )
@@ -54,7 +55,8 @@ UPDATE taskd.batch SET changed = true, failed = failed - 1, cancelled = cancelle
 FROM gone WHERE id = gone.batch
 """
 _HOLD_KEY = """
-INSERT INTO taskd.uniq SELECT 'k', owner, function, key, id FROM taskd.task WHERE id = $1::text AND key IS NOT NULL
+INSERT INTO taskd.uniq
+SELECT 'k', owner, function, key, id FROM taskd.task WHERE id = $1::text AND key IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING 1
 """
 _HAS_KEY = "SELECT key IS NOT NULL FROM taskd.task WHERE id = $1::text"

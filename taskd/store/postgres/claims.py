@@ -1,4 +1,4 @@
-"""Claims in the PostgreSQL store, also by limit key: a key with a million waiting tasks costs as much as one."""
+"""Claims in the PostgreSQL store, also by limit key: a key with a million waiting tasks costs as one does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _LOCKED = "FOR UPDATE SKIP LOCKED"
 
 _TAKE = f"""
 , numbered AS (
-    SELECT id, sum(size) OVER (ORDER BY place, turn, limit_key, priority, due, id) - size AS before FROM picked
+    SELECT id, sum(size) OVER (ORDER BY place, turn, limit_key, priority, due, id) - size AS before
+    FROM picked
 ), gone AS (
     DELETE FROM taskd.ready AS r USING numbered AS n
     WHERE r.id = n.id AND n.before < {CLAIM_BYTES}
@@ -117,7 +118,9 @@ def _claim_by_key(transaction: Transaction, function: str, want: KeyedWant) -> C
         def place_of(key: str) -> tuple[int, str]:
             return places[key], key
     else:
-        claimed = {to_text(key): count for key, count in want.claimed.items() if key is not None and count > 0}
+        claimed = {
+            to_text(key): count for key, count in want.claimed.items() if key is not None and count > 0
+        }
         text = msgspec.json.encode(claimed).decode()
         cursor = transaction.execute(_CLAIM_OF_EACH, *values, want.after, want.each, text)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg import Connection, RawCursor, errors
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from taskd.store.base import StoreError
 from taskd.store.postgres.errors import explained, shown
@@ -24,7 +26,12 @@ ATTEMPTS = 10
 PREPARED = 200
 """Statements that are kept prepared on a connection; there are fewer."""
 
-_SILENCE = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "10000"}
+_SILENCE = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 """After some 10 seconds of silence a connection is given up, so that a lost network is noticed."""
 
 _AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
@@ -38,7 +45,9 @@ class Database:
     def __init__(self, description: str) -> None:
         kind, _, rest = description.partition(":")
         is_url = rest.startswith("//")
-        self.dsn = f"postgresql:{rest}" if is_url else rest if kind in ("postgres", "postgresql") else description
+        self.dsn = (
+            f"postgresql:{rest}" if is_url else rest if kind in ("postgres", "postgresql") else description
+        )
         self.name = shown(self.dsn)
 
     def connect(self, role: str) -> Connection[Any]:
@@ -73,6 +82,11 @@ def _is_pooled(connection: Connection[Any]) -> bool:
     return row is None or row[0] != connection.info.backend_pid
 
 
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[Result]):
+    result: Result
+
+
 class Line:
     """One connection with one role, used by one thread at a time."""
 
@@ -90,45 +104,64 @@ class Line:
             self._connection = self._database.connect(self._role)
         return self._connection
 
-    def run(self, work: Callable[[Connection[Any]], Result]) -> Result:
+    def run(self, work: Callable[[Connection[Any]], Callable[[], Result]]) -> Result:
         """Do what `work` does in one transaction, and commit it. Raises `StoreError`.
 
+        What it returns is called once the commit has been sent, and returns the answer: so
+        rows are read while the server waits for its disk.
         It is tried again if another transaction has made it impossible, so that `work` has to
         begin from nothing each time. It raises `Retry` itself if it has found that.
         """
         for left in reversed(range(ATTEMPTS)):
-            self.is_in_doubt = is_committing = False
-            try:
-                connection = self._open()
-                with connection.pipeline():
-                    connection.execute("BEGIN")
-                    result = work(connection)
-                    is_committing = True
-                    connection.execute("COMMIT")
-                return result
-            except Retry:
-                self._roll_back()
-            except psycopg.Error as error:
-                self._roll_back()
-                if left and isinstance(error, _AGAIN):
-                    continue
-                self.is_in_doubt = is_committing and self._connection is None
-                raise self._database.error("written", error) from error
-            except BaseException:
-                self._roll_back()
-                raise
-        raise StoreError(f"{self._database.name} cannot be written: other nodes write the same at each attempt")
+            failure = self._try(work)
+            if isinstance(failure, _Done):
+                return failure.result
+            if isinstance(failure, psycopg.Error) and not (left and isinstance(failure, _AGAIN)):
+                raise self._database.error("written", failure) from failure
+            if not isinstance(failure, psycopg.Error | Retry):
+                raise failure
+        raise StoreError(
+            f"{self._database.name} cannot be written: other nodes write the same at each attempt"
+        )
 
-    def _roll_back(self) -> None:
-        """End a transaction that has failed; close the connection unless it can be used again."""
+    def _try(self, work: Callable[[Connection[Any]], Callable[[], Result]]) -> _Done[Result] | BaseException:
+        """Do what `work` does once; return the answer, or the error.
+
+        The transaction is that of a pipeline: it begins with the first statement, and is
+        committed when the pipeline is synced, also at its end. So the connection is cut if something fails
+        here, and not in the server, which then takes no more of the pipeline.
+        """
+        self.is_in_doubt = False
+        is_committing = False
+        failure: BaseException | None = None
+        try:
+            connection = self._open()
+            with connection.pipeline() as pipeline:
+                try:
+                    finish = work(connection)
+                except BaseException as error:
+                    failure = error
+                    if connection.info.pipeline_status is not PipelineStatus.ABORTED:
+                        connection.pgconn.finish()
+                else:
+                    is_committing = True
+                    pipeline.sync()
+                    result = finish()
+            if failure is None:
+                return _Done(result)
+        except psycopg.Error as error:
+            failure = failure or error
+        self._give_up()
+        self.is_in_doubt = is_committing and self._connection is None
+        return failure
+
+    def _give_up(self) -> None:
+        """Close the connection after a transaction that has failed, unless it can be used again."""
         connection = self._connection
         if connection is None:
             return
-        with suppress(psycopg.Error):
-            if not connection.closed:
-                connection.execute("ROLLBACK")
-                return
-        self.close()
+        if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+            self.close()
 
     def read(self, query: str, values: list[Any]) -> list[Any]:
         """Return the rows of a query. Raises `StoreError`.

@@ -24,5 +24,5 @@ ENDED_AFTER = """kept AS (
         FROM gone WHERE batch IS NOT NULL GROUP BY batch ORDER BY batch
     ) AS c WHERE b.id = c.batch
 )"""
-"""Statements of a WITH, after `gone`, which are the rows of unfinished tasks as they are when they have ended.
+"""Statements of a WITH, after `gone`, which are the rows of tasks as they are when they have ended.
 The key of a task becomes free, and its batch counts it."""

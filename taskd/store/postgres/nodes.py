@@ -62,11 +62,13 @@ SELECT id, once FROM taskd.node AS n
 WHERE NOT ({_ALIVE}) AND EXISTS (SELECT FROM taskd.lease WHERE node = n.id)
 ORDER BY id FOR UPDATE SKIP LOCKED
 """
-_UNKNOWN = "SELECT DISTINCT node FROM taskd.lease AS l WHERE NOT EXISTS (SELECT FROM taskd.node WHERE id = l.node)"
+_UNKNOWN = (
+    "SELECT DISTINCT node FROM taskd.lease AS l WHERE NOT EXISTS (SELECT FROM taskd.node WHERE id = l.node)"
+)
 _BURY = "UPDATE taskd.node SET gone = clock_timestamp() WHERE id = ANY($1::int[]) AND gone IS NULL"
 _PLACE = """
-SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses, last_seq,
-    keep, keyed FROM gone"""
+SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses,
+    last_seq, keep, keyed FROM gone"""
 _GIVE_BACK = f"""
 WITH gone AS (
     DELETE FROM taskd.lease WHERE node = ANY($1::int[]) AND NOT started RETURNING *
@@ -83,8 +85,8 @@ _LOSE = f"""
 WITH gone AS (
     DELETE FROM taskd.lease AS l USING unnest($1::text[], $2::bigint[]) AS g(id, seq)
     WHERE l.id = g.id
-    RETURNING l.id, function, limit_key, priority, $3::float8 AS due, NULL::float8 AS deadline, owner, batch, size,
-        attempt, errors, losses + 1 AS losses, g.seq AS last_seq, keep, keyed, start_seq, since
+    RETURNING l.id, function, limit_key, priority, $3::float8 AS due, NULL::float8 AS deadline, owner, batch,
+        size, attempt, errors, losses + 1 AS losses, g.seq AS last_seq, keep, keyed, start_seq, since
 ), waiting AS (
     INSERT INTO taskd.ready {_PLACE}
 ), begun AS (
@@ -171,7 +173,7 @@ def give_back(transaction: Transaction, nodes: Collection[int], now: float | Non
 
 
 def rescue(transaction: Transaction, now: float, once: Collection[str], error: bytes | None) -> int:
-    """End the attempts of the nodes that are not alive any more; return how many. Idempotent, from any node."""
+    """End the attempts of nodes that are not alive any more; return how many. Idempotent, from any node."""
     dead = {number: {*once, *map(str, its)} for number, its in transaction.rows(_DEAD)}
     dead |= {number: set(once) for (number,) in transaction.rows(_UNKNOWN)}
     if not dead:
@@ -199,11 +201,12 @@ def _lose(transaction: Transaction, tasks: list[tuple[str, int]], now: float) ->
 
 
 def _end(
-    transaction: Transaction, tasks: list[tuple[str, int]], now: float, end: tuple[int, bytes | None, str, bytes]
+    transaction: Transaction,
+    tasks: list[tuple[str, int]],
+    now: float,
+    end: tuple[int, bytes | None, str, bytes],
 ) -> None:
     if tasks:
         ids, seqs = zip(*tasks, strict=True)
         transaction.execute(_END, texts(ids), numbers(seqs), now, *end)
         transaction.logged += [Event(task, seq, end[2], now, end[3]) for task, seq in tasks]
-
-

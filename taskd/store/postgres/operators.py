@@ -32,7 +32,8 @@ _FORGET = "DELETE FROM taskd.history WHERE seconds = $1::int AND at < $2::float8
 _ENTER = """
 INSERT INTO taskd.audit (at, owner, action, entry)
 SELECT at, owner, action, entry
-FROM unnest($1::float8[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS e(at, owner, action, entry, n)
+FROM unnest($1::float8[], $2::text[], $3::text[], $4::bytea[])
+    WITH ORDINALITY AS e(at, owner, action, entry, n)
 ORDER BY n
 """
 _TOO_MANY = "DELETE FROM taskd.audit WHERE number <= (SELECT max(number) FROM taskd.audit) - $1::bigint"
@@ -78,7 +79,9 @@ class PostgresHistory:
             f"AND function {which} $3::text ORDER BY at DESC, function DESC LIMIT $4::int",
             *(seconds, since, ALL if function is None else function, limit),
         )
-        return [HistoryRow(seconds, at, name, _figures.decode(figures)) for at, name, figures in reversed(rows)]
+        return [
+            HistoryRow(seconds, at, name, _figures.decode(figures)) for at, name, figures in reversed(rows)
+        ]
 
 
 def _add_figures(transaction: Transaction, sums: dict[tuple[int, int, str], Figures]) -> None:

@@ -174,7 +174,9 @@ class Reading:
     def queued(self, limit: int) -> list[Queued]:
         """Return the `limit` largest counts of unfinished tasks, and all others as one."""
         rows = self._read(_QUEUED, limit)
-        found = [Queued(function, from_text(owner), *counts) for function, owner, *counts in (r[:6] for r in rows)]
+        found = [
+            Queued(function, from_text(owner), *counts) for function, owner, *counts in (r[:6] for r in rows)
+        ]
         if not rows:
             return found
         rest = [total - sum(row[2 + n] for row in rows) for n, total in enumerate(rows[0][6:])]
@@ -217,7 +219,9 @@ def _condition(query: Query, wanted: Filter, after: str) -> str:
     if wanted.function is not None:
         condition += f" AND s.function = {query.value(wanted.function, 'text')}"
     if wanted.batch is not None:
-        condition += f" AND s.batch = {query.value(wanted.batch, 'text')}" if wanted.batch else " AND s.batch IS NULL"
+        condition += (
+            f" AND s.batch = {query.value(wanted.batch, 'text')}" if wanted.batch else " AND s.batch IS NULL"
+        )
     if wanted.key is not None:
         condition += f" AND b.key = {query.value(wanted.key, 'text')}"
     return condition + owned_by(query, wanted.owner) + id_like(query, wanted.like)

@@ -47,9 +47,10 @@ def version_of(connection: Connection[Any], name: str) -> int:
 
 
 def migrate(connection: Connection[Any], name: str) -> None:
-    """Bring a database to this version, one transaction for each number. Raises `StoreError`, `psycopg.Error`.
+    """Bring a database to this version, one transaction for each number.
 
     Several nodes may do so at once. What was interrupted goes on where it was.
+    Raises `StoreError` or `psycopg.Error`.
     """
     _check_encoding(connection, name)
     while version_of(connection, name) < VERSION:
@@ -63,7 +64,9 @@ def migrate(connection: Connection[Any], name: str) -> None:
 def _take_step(connection: Connection[Any], version: int) -> None:
     if not version:
         # Whoever has no right to create a schema may have been given an empty one.
-        row = connection.execute("SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'taskd')").fetchone()
+        row = connection.execute(
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'taskd')"
+        ).fetchone()
         if row is not None and row[0]:
             connection.execute("CREATE SCHEMA taskd")
         connection.execute(
@@ -86,7 +89,6 @@ def _check_encoding(connection: Connection[Any], name: str) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise StoreError(
-            f"{name} has the encoding {encoding}, and needs UTF8: createdb --encoding UTF8 --template template0"
+            f"{name} has the encoding {encoding}, and needs UTF8: "
+            "createdb --encoding UTF8 --template template0"
         )
-
-

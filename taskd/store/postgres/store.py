@@ -44,8 +44,8 @@ WITH gone AS (
     DELETE FROM taskd.lease WHERE node = $1::int AND turn = ANY($2::bigint[]) AND NOT started RETURNING *
 )
 INSERT INTO taskd.ready
-SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses, last_seq,
-    keep, keyed FROM gone
+SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses,
+    last_seq, keep, keyed FROM gone
 """
 
 
@@ -94,10 +94,21 @@ class PostgresStore:
 
     def _run(self, work: Callable[[Transaction], Result], line: Line | None = None) -> Result:
         """Do what `work` does in one transaction. Raises `StoreError`."""
+
+        def done(transaction: Transaction) -> Callable[[], Result]:
+            result = work(transaction)
+            return lambda: result
+
+        return self._finish(done, line)
+
+    def _finish(
+        self, work: Callable[[Transaction], Callable[[], Result]], line: Line | None = None
+    ) -> Result:
+        """Do what `work` does in one transaction; return what the function that it returns does."""
         self._check_open()
         turn, node = next(self._turns), 0 if self.nodes is None else self.nodes.node
 
-        def run(connection: Connection[Any]) -> Result:
+        def run(connection: Connection[Any]) -> Callable[[], Result]:
             transaction = Transaction(connection, node, turn)
             if self._in_doubt:
                 transaction.execute(_UNDO_TURN, node, numbers(self._in_doubt))
@@ -122,7 +133,7 @@ class PostgresStore:
 
     def write(self, batch: Changes, now: float) -> Written:
         """Write a batch. Raises `StoreError`."""
-        return self._run(lambda transaction: _write(transaction, batch, now))
+        return self._finish(lambda transaction: _write(transaction, batch, now))
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """End the attempts of nodes that are dead or have left. Raises `StoreError`."""
@@ -198,7 +209,8 @@ class PostgresStore:
                 line.close()
 
 
-def _write(transaction: Transaction, batch: Changes, now: float) -> Written:
+def _write(transaction: Transaction, batch: Changes, now: float) -> Callable[[], Written]:
+    """Write a batch; return what returns the answer."""
     if batch.is_trial:
         transaction.execute(_TRIAL)
     if batch.shift is not None:
@@ -217,14 +229,17 @@ def _write(transaction: Transaction, batch: Changes, now: float) -> Written:
         for function, want in batch.want.items()
         if function not in at_once
     }
-    claimed = [
-        record
-        for function in batch.want
-        for record in (
-            sorted(at_once[function], key=Record.turn_of_any) if function in at_once else claims[function]()
-        )
-    ]
-    return Written(accepted, own, cancelled, put_backs, claimed, transaction.logged, changed, ticked)
+
+    def written() -> Written:
+        claimed: list[Record] = []
+        for function in batch.want:
+            if function in at_once:
+                claimed += sorted(at_once[function], key=Record.turn_of_any)
+            else:
+                claimed += claims[function]()
+        return Written(accepted, own, cancelled, put_backs, claimed, transaction.logged, changed, ticked)
+
+    return written
 
 
 def _claimed_at_once(transaction: Transaction, batch: Changes) -> dict[str, list[Record]]:

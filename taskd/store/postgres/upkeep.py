@@ -1,4 +1,4 @@
-"""What the PostgreSQL store does by itself: lets tasks wait that are due, and forgets ended ones."""
+"""Regular work on the PostgreSQL store: due tasks wait, ended ones are forgotten, times are moved."""
 
 from __future__ import annotations
 

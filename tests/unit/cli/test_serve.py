@@ -131,7 +131,10 @@ class ConfigTests(DaemonCommandCase):
         for arguments, reason in {
             ("--listen", "tcp:x"): "--listen: 'tcp:x' is no server endpoint",
             ("--task-server", "a:b:c"): "--task-server: 'a:b:c' is no client endpoint",
-            ("--store", "redis"): "--store: a store is memory, memory:LIMITS, sqlite:PATH or postgres:DATABASE, not 'redis'",
+            (
+                "--store",
+                "redis",
+            ): "--store: a store is memory, memory:LIMITS, sqlite:PATH or postgres:DATABASE, not 'redis'",
             ("--store", "memory:x=1"): "--store: limits of memory are like ",
             ("--store", "sqlite:no/such/file"): "--store: there is no directory ",
         }.items():

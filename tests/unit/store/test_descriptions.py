@@ -22,7 +22,7 @@ class DescriptionTests(SynchronousTestCase):
                 self.assertNotIn("pass/w", shown)
                 self.assertIn("db" if "::1" not in secret else "[::1]:5433", shown)
 
-    def test_what_has_no_password_is_shown_as_it_is(self):
+    def test_a_description_without_a_password_is_shown_as_it_is(self):
         for plain in "memory", "sqlite:/srv/a@b:c.db", "postgres:dbname=tasks", "postgres://me@db/tasks":
             self.assertEqual(without_password(plain), plain)
 

@@ -66,7 +66,7 @@ CREATE INDEX ready_key ON taskd.ready (function, limit_key, priority, due, id) W
 CREATE INDEX ready_deadline ON taskd.ready (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX ready_owner ON taskd.ready (owner) INCLUDE (size) WHERE owner <> '';
 CREATE INDEX ready_batch ON taskd.ready (batch, id) WHERE batch IS NOT NULL;
-CREATE INDEX lease_node ON taskd.lease (node);
+CREATE INDEX lease_cancelled ON taskd.lease (node, id) WHERE cancelled;
 CREATE INDEX lease_deadline ON taskd.lease (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX lease_owner ON taskd.lease (owner) WHERE owner <> '';
 CREATE INDEX lease_batch ON taskd.lease (batch, id) WHERE batch IS NOT NULL;
