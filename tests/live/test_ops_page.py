@@ -302,7 +302,7 @@ def test_the_nodes_of_a_shared_store_are_shown_and_drained(browser, open_page, d
 
 
 def answer_for_nodes(socket, nodes, asked):
-    """Stand between a page and the server: answer about these nodes, and do to them what the page asks for."""
+    """Answer a page about these nodes in place of the server, and do to them what the page asks for."""
     server = socket.connect_to_server()
 
     def from_page(text):
