@@ -15,6 +15,7 @@ from taskd.durable.methods import StoredMethods
 from taskd.durable.node import Node
 from taskd.durable.opening import Opening, StoreChoice
 from taskd.durable.operators import OperatorRecords
+from taskd.durable.pace import Pace
 from taskd.durable.shared_clock import SharedClock
 from taskd.durable.shared_nodes import SharedNodes
 from taskd.durable.tasks import DurableTasks
@@ -54,6 +55,7 @@ class StorePart:
         )
         self._node: Node | None = None
         if nodes is not None:
+            tasks.window.pace = Pace(reactor)
             elsewhere = Elsewhere(
                 reactor,
                 opening.store,

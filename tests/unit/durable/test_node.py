@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, execute
 from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.node import POLL_SECONDS, Node
+from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
 from taskd.store.base import Changes, StoreError
@@ -215,6 +216,41 @@ class FollowingTests(NodeCase):
         self.nodes.reads = 0
         self.pass_time(2)
         self.assertEqual(self.nodes.reads, 0)
+
+
+class PaceTests(NodeCase):
+    def setUp(self):
+        super().setUp()
+        self.tasks.window.pace = Pace(self.clock)
+
+    def test_a_slow_node_leaves_tasks_to_others(self):
+        for number in range(2 * LEAST):
+            self.submit_elsewhere(f"{number}", function="f")
+        self.pass_time(5)
+        self.assertEqual(len(self.runner.queue), LEAST)
+
+    def test_a_quick_one_claims_those_of_a_fifth_of_a_second(self):
+        for number in range(1000):
+            self.submit_elsewhere(f"{number:03}", function="f")
+        self.pass_time(1)
+        most = 0
+        for _ in range(4):
+            for _ in range(2):  # all that it has, in a twentieth of a second each
+                most = max(most, len(self.runner.queue))
+                for _ in range(len(self.runner.queue)):
+                    self.end(self.begin(), Result(Raw(b"1")))
+                self.turn(0.05)
+        self.assertGreater(most, 4 * LEAST)
+
+    def test_the_pace_is_that_of_the_last_tenth_of_a_second(self):
+        pace = self.tasks.window.pace
+        for _ in range(100):
+            pace.ended()
+        self.assertEqual(pace.size, LEAST)
+        self.turn(0.1)
+        self.assertEqual(pace.size, 200)
+        self.turn(0.1)
+        self.assertEqual(pace.size, LEAST)
 
 
 class FenceTests(NodeCase):
