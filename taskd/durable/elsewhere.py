@@ -1,4 +1,4 @@
-"""What is watched or waited for at this node, and run by others: their events and ends, read from the store.
+"""Follows tasks and batches that other nodes run: reads their events and ends from the store.
 
 The store hints at what has changed, and every hint may be lost: so it is asked again and again.
 """

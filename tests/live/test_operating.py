@@ -87,7 +87,7 @@ def test_anonymous_clients_read_the_queue_and_the_history_and_operate_nothing(da
         with urllib.request.urlopen(sent) as response:
             return json.load(response)
 
-    for method in "taskd.queue", "taskd.history":
+    for method in "taskd.queue", "taskd.history", "taskd.nodes":
         assert isinstance(post(method)["result"], list)
     assert (post("taskd.whoami")["result"]["role"], post("taskd.whoami")["result"]["anonymous"]) == (
         "submit",

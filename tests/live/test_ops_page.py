@@ -268,6 +268,61 @@ def test_the_server_is_drained_and_takes_tasks_again(browser, open_page, daemon)
 
 
 @in_browser
+def test_a_server_with_a_store_of_its_own_shows_no_nodes(browser, open_page):
+    page = open_page("workers")
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
+    expect(page.get_by_role("region", name="Nodes that share the store")).to_be_hidden()
+    expect(page.get_by_text("Workers of this node")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@in_browser
+def test_the_nodes_of_a_shared_store_are_shown_and_drained(browser, open_page, daemon, scheme):
+    own = daemon.call("taskd.nodes")[0]
+    nodes = [
+        {**own, "node": 3, "labels": ["gpu"]},
+        {**own, "node": 5, "name": "far:17", "seen_ago": 8.0, "this": False},
+    ]
+    asked = []
+    page = open_page("overview", color_scheme=scheme)
+    page.route_web_socket(re.compile("."), lambda socket: answer_for_nodes(socket, nodes, asked))
+    page.reload()
+    page.goto(f"{daemon.page}#workers")
+    panel = page.get_by_role("region", name="Nodes that share the store")
+    expect(panel.get_by_role("row").filter(has_text="(this one)")).to_contain_text("gpu")
+    expect(panel.get_by_role("row").filter(has_text="far:17")).to_contain_text("Silent")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    panel.get_by_role("button", name="Drain node 5").click()
+    page.get_by_role("dialog", name="Drain node 5?").get_by_role("button", name="Drain").click()
+    expect(panel.get_by_role("row").filter(has_text="far:17")).to_contain_text("Draining")
+    panel.get_by_role("button", name="Have node 5 take tasks again").click()
+    expect(panel.get_by_role("button", name="Drain node 5")).to_be_visible()
+    assert asked == [{"node": 5, "drained": True}, {"node": 5, "drained": False}]
+
+
+def answer_for_nodes(socket, nodes, asked):
+    """Answer a page about these nodes in place of the server, and do to them what the page asks for."""
+    server = socket.connect_to_server()
+
+    def from_page(text):
+        message = json.loads(text)
+        if message["method"] == "taskd.drain":
+            asked.append(message["params"])
+            [node] = [each for each in nodes if each["node"] == message["params"]["node"]]
+            node["draining"] = message["params"]["drained"]
+            result = {"draining": node["draining"], "node": node["node"]}
+        elif message["method"] == "taskd.nodes":
+            result = nodes
+        else:
+            server.send(text)
+            return
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}))
+
+    socket.on_message(from_page)
+
+
+@in_browser
 def test_everything_is_reached_by_keys(browser, open_page, daemon, gate):
     for number in range(3):
         daemon.wait(daemon.submit("deliver", f"key {number}", str(gate)))

@@ -347,6 +347,15 @@ export default {
       count: "Tasks",
       detail: "Detail",
       act: "Actions",
+      node: "Node",
+      name: "Name",
+      labels: "Labels",
+      functions: "Functions",
+      workers: "Workers",
+      claimed: "Claimed",
+      version: "Version",
+      since: "Since",
+      seen: "Seen",
     },
 
     table: { select: "Select {row}", selectAll: "Select all rows" },
@@ -470,6 +479,20 @@ export default {
     },
 
     workers: { none: "There are no workers.", timeout: "Over its time", cancelled: "Being cancelled" },
+
+    nodes: {
+      heading: "Nodes that share the store",
+      workersOfThis: "Workers of this node",
+      this: "{name} (this one)",
+      ago: "{time} ago",
+      states: { ready: "Ready", draining: "Draining", silent: "Silent" },
+      drainOf: "Drain node {node}",
+      undoOf: "Have node {node} take tasks again",
+      drainHeading: "Drain node {node}?",
+      drainText: "It refuses new tasks and leaves what waits in the store to the other nodes. What runs there goes on. You can undo it here.",
+      drained: "Node {node} is draining.",
+      undrained: "Node {node} takes tasks again.",
+    },
 
     workerStates: { busy: "busy", leaving: "leaving", starting: "starting", standby: "standby", idle: "idle" },
 

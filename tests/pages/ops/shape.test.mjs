@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { alarms, functionRows, queueBy, workerCounts, workerRows } from "../../../taskd/web/pages/ops/shape.js";
+import { alarms, functionRows, nodeRows, queueBy, workerCounts, workerRows } from "../../../taskd/web/pages/ops/shape.js";
 import { Rates } from "../../../taskd/web/pages/ops/rates.js";
 
 const stats = (name, more = {}) => ({
@@ -44,6 +44,14 @@ test("workers that run longest come first, idle ones last", () => {
   const workers = [worker(1, "idle", 900), worker(2, "busy", 3), worker(3, "busy", 60), worker(4, "leaving", 5)];
   assert.deepEqual(workerRows({ workers }).map(each => each.number), [3, 2, 4, 1]);
   assert.deepEqual(workerCounts({ workers }), [["busy", 2], ["leaving", 1], ["idle", 1]]);
+});
+
+test("nodes are listed if the store is shared, drained and silent ones as such", () => {
+  const node = (number, more = {}) => ({ node: number, draining: false, seen_ago: 1.2, ...more });
+  const rows = nodeRows([node(7, { seen_ago: 8 }), node(3), node(5, { draining: true, seen_ago: 8 })]);
+  assert.deepEqual(rows.map(row => [row.node, row.state]), [[3, "ready"], [5, "draining"], [7, "silent"]]);
+  assert.deepEqual(nodeRows([node(null)]), [], "a server with a store of its own");
+  assert.deepEqual(nodeRows(null), []);
 });
 
 test("the queue is summed by owner or function, the one with most waiting first", () => {

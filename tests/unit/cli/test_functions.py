@@ -18,7 +18,7 @@ class FunctionsTableTests(SynchronousTestCase):
         send = {"signature": "send()", "needs": [], "missing": []}
         render = {"signature": "render()", "needs": ["gpu", "big"], "missing": ["big"]}
         heads, first, second = self.printed(send, render)
-        self.assertEqual((heads, first[0], first[1:]), (["function", "needs"], "send()", ["What", "it", "does."]))
+        self.assertEqual((heads, first), (["function", "needs"], ["send()", "What", "it", "does."]))
         self.assertEqual(second[4:], ["gpu,", "big", "not", "run", "here"])
 
     def test_an_older_server_knows_of_no_labels(self):

@@ -128,7 +128,7 @@ class FollowingTests(NodeCase):
         self.pass_time(2.5)
         self.assertEqual(self.runner.cancelled, [running])
 
-    def test_what_was_rescued_is_claimed_at_once(self):
+    def test_rescued_tasks_are_claimed_at_once(self):
         self.node.stop()
         self.submit_elsewhere(function="f")
         self.pass_time(2.5)
@@ -263,7 +263,7 @@ class FenceTests(NodeCase):
         self.nodes.fault = None
         self.pass_time(1)
 
-    def test_what_waits_is_given_back_and_what_runs_is_ended_soon(self):
+    def test_waiting_tasks_are_given_back_and_running_ones_ended_soon(self):
         first, second = self.submit(), self.submit()
         running = self.begin()
         graces = []
@@ -286,7 +286,7 @@ class FenceTests(NodeCase):
         self.end(running, Result(Raw(b"1")))
         self.assertIs(self.state(task), State.SUCCEEDED)
 
-    def test_what_was_claimed_before_and_comes_after_is_given_back(self):
+    def test_a_claim_that_comes_after_the_fence_is_given_back(self):
         self.lose()
         record = self.store.get(self.submit_elsewhere(function="f"))
         self.elsewhere(want={"f": 1})
@@ -324,7 +324,7 @@ class FenceTests(NodeCase):
 class OnceFenceTests(FenceTests):
     once = True
 
-    def test_what_waits_is_given_back_and_what_runs_is_ended_soon(self):
+    def test_waiting_tasks_are_given_back_and_running_ones_ended_soon(self):
         task = self.submit()
         running = self.begin()
         self.lose()
@@ -336,12 +336,12 @@ class OnceFenceTests(FenceTests):
         self.submit()
         self.assertEqual(self.runner.cancelled, [])
 
-    def test_what_is_marked_and_has_no_worker_is_given_back(self):
+    def test_a_marked_task_without_a_worker_is_given_back(self):
         task = self.submit()
         self.lose()
         self.assertEqual((self.runner.queue, self.events(task)), ([], ["queued", "started", "returned"]))
 
-    def test_what_is_about_to_start_is_not_given_to_a_worker(self):
+    def test_a_task_that_is_about_to_start_is_not_given_to_a_worker(self):
         pending = []
         self.tasks._execute = lambda function: pending.append((function, Deferred())) or pending[-1][1]
         self.tasks.writer._execute = self.tasks._execute
@@ -382,7 +382,7 @@ class ElsewhereTests(NodeCase):
         self.pass_time(1)
         self.assertEqual(seen, ["queued", "started", "succeeded"])
 
-    def test_what_this_node_runs_is_not_read(self):
+    def test_tasks_that_this_node_runs_are_not_read(self):
         task = self.submit()
         self.tasks.waiters.wait(task, lambda *_: None)
         self.tasks.hub.attach(Watcher([]), "task", task, 0, lambda page: None)

@@ -1,4 +1,4 @@
-"""A daemon's part in a store that is shared, from its opening on: what it shows of the nodes, and how it drains."""
+"""A daemon's part in a store that is shared: what it shows of the nodes, and how it drains them."""
 
 from twisted.internet.defer import execute
 
@@ -118,7 +118,7 @@ class SharedNodesTests(SharedCase):
         noted = [(each["action"], each.get("text")) for each in self.ask("audit")["entries"]]
         self.assertEqual(noted, [("undrain", "node 3"), ("drain", "node 2")])
 
-    def test_what_waits_is_left_to_others_by_a_drained_node(self):
+    def test_a_drained_node_leaves_to_others_the_tasks_that_wait(self):
         first, second = (self.ask("submit", function="ping")["task"] for _ in range(2))
         self.ask("drain")
         self.assertEqual(self.store.get(second).attempt, 0)

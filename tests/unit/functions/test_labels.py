@@ -30,7 +30,7 @@ class LabelTests(SynchronousTestCase):
         with self.assertRaises(ValueError):
             checked_needs([f"label{number}" for number in range(MAX_NEEDS + 1)])
 
-    def test_what_is_missing_keeps_its_order(self):
+    def test_missing_labels_keep_their_order(self):
         self.assertEqual(missing_labels(("c", "b", "a"), {"b"}), ("c", "a"))
         self.assertEqual(missing_labels(("a",), {"a", "b"}), ())
         self.assertEqual(missing_labels(("a",), None), ())

@@ -20,7 +20,7 @@ class OnlyNodeTests(OperationCase):
         self.ask("drain")
         self.assertTrue(self.ask("nodes")[0]["draining"])
 
-    def test_it_can_drain_no_other(self):
+    def test_the_only_node_can_drain_no_other(self):
         self.make()
         refused = self.ask("drain", {"node": 3})
         self.assertEqual((refused["code"], refused["data"]["argument"]), (-32602, "node"))

@@ -43,6 +43,13 @@ export class Actions {
     return this.#do("taskd.drain", { drained: true }, () => t("ops.done.drained"));
   }
 
+  /** Have a node of the store claim nothing any more, or again. */
+  async drainNode({ node, draining }) {
+    if (draining) return this.#do("taskd.drain", { node, drained: false }, () => t("ops.nodes.undrained", { node }));
+    if (!(await confirm(t("ops.nodes.drainHeading", { node }), t("ops.nodes.drainText"), t("ops.drain.verb")))) return false;
+    return this.#do("taskd.drain", { node, drained: true }, () => t("ops.nodes.drained", { node }));
+  }
+
   async reload() {
     if (!(await confirm(t("ops.reload.heading"), t("ops.reload.text"), t("ops.reload.verb")))) return false;
     return this.#do("taskd.reload", {}, ({ result }) => t("ops.done.reloaded", { result }));

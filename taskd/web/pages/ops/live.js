@@ -8,7 +8,7 @@ import { Poll } from "./poll.js";
 import { Rates } from "./rates.js";
 
 /** Seconds between two answers of each kind. The history has a new point once a minute. */
-const EVERY = { status: 1, queue: 2, functions: 15, history: 20 };
+const EVERY = { status: 1, queue: 2, nodes: 5, functions: 15, history: 20 };
 
 const NOT_FOUND = -32601;
 const NOT_ALLOWED = -32008;
@@ -22,6 +22,7 @@ export class Live {
   /** The newest answers; null before there is one, and of what this server does not answer. */
   status = null;
   queue = null;
+  nodes = null;
   functions = null;
   history = null;
 

@@ -69,6 +69,21 @@ export function workerCounts({ workers }) {
   );
 }
 
+/** Seconds after which a node that has not been seen is about to be given up: it renews its lease every two. */
+const SILENT_SECONDS = 5;
+
+/**
+ * Return the nodes that share the store, by their numbers, each with its `state`; none if the store is not shared.
+ *
+ * `nodes` is the answer of `taskd.nodes`, null if it is not known.
+ */
+export function nodeRows(nodes) {
+  return (nodes ?? [])
+    .filter(({ node }) => node !== null)
+    .map(each => ({ ...each, state: each.draining ? "draining" : each.seen_ago > SILENT_SECONDS ? "silent" : "ready" }))
+    .sort((a, b) => a.node - b.node);
+}
+
 /**
  * Return the queue's rows summed by `member` ("function" or "owner"), the one with most waiting first.
  *

@@ -1,16 +1,19 @@
-/** The section of the workers: what each does and for how long, and a look at what it does right now. */
+/** The section of the workers: what each does and for how long, and a look at what it does right now; and the other nodes. */
 import { h } from "../../shared/dom.js";
 import { t } from "../../shared/i18n.js";
 import * as cells from "../cells.js";
 import { age, bytes, count } from "../format.js";
 import { workerRows } from "../shape.js";
 import { Table } from "../table.js";
+import { NodesPanel } from "./nodes.js";
 import { stackButton } from "./overview.js";
 
 export class Workers {
   #app;
   #table;
   #all;
+  #nodes;
+  #heading = h("h2", {}, t("ops.nodes.workersOfThis"));
 
   constructor(app) {
     this.#app = app;
@@ -20,11 +23,14 @@ export class Workers {
       empty: t("ops.workers.none"),
       columns: this.#columns(),
     });
+    this.#nodes = new NodesPanel(app);
     this.#all = h("button", { type: "button", class: "button", onclick: () => app.actions.stacks() }, t("ops.stacks.all"));
     this.element = h(
       "section",
       {},
       h("h1", { class: "visually-hidden", tabindex: -1 }, t("ops.sections.workers")),
+      this.#nodes.element,
+      this.#heading,
       h("div", { class: "toolbar" }, this.#all),
       this.#table.element,
     );
@@ -60,6 +66,8 @@ export class Workers {
 
   update() {
     const { status } = this.#app.live;
+    this.#nodes.update();
+    this.#heading.hidden = this.#nodes.element.hidden;
     this.#all.hidden = !this.#app.canOperate;
     if (status) this.#table.show(workerRows(status));
   }
