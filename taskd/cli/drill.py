@@ -162,8 +162,9 @@ def _print_report(
     """Print the report, put the files where they are kept, and end with the exit status."""
     from taskd.drill.report import About, report_object, report_text
 
-    has_failed = bool(found.faults()) or (found.is_complete and not found.accepted)
-    status = FAILED if has_failed else 0 if found.is_complete else INTERRUPTED
+    has_failed = bool(found.faults()) or not (found.accepted or found.was_interrupted)
+    was_cut = found.was_interrupted or not found.is_complete
+    status = FAILED if has_failed else INTERRUPTED if was_cut else 0
     kept = _keep(place, keep or (str(place.directory) if has_failed else None))
     about = About(
         began=began.strftime("%Y-%m-%d %H:%M:%S %z"),

@@ -46,6 +46,8 @@ class Findings:
     and due to its first start, sorted; `late` is how many were longer than `late_bound`.
     """
 
+    seconds: float = 0.0
+    was_interrupted: bool = False
     asked: int = 0
     accepted: int = 0
     joined_again: int = 0

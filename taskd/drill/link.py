@@ -8,7 +8,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-__all__ = ["StoreLink"]
+__all__ = ["Connect", "StoreLink"]
 
 CHUNK = 65536
 """Bytes that are forwarded at once."""

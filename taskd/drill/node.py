@@ -45,7 +45,7 @@ class Node:
     """
 
     def __init__(
-        self, number: int, options: Sequence[str], directory: Path, socket: Path, runs: Mapping[str, str]
+        self, number: int, options: list[str], directory: Path, socket: Path, runs: Mapping[str, str]
     ) -> None:
         self.number = number
         self.log = directory / f"node-{number}.log"
@@ -80,16 +80,20 @@ class Node:
         lines = self.log.read_text(errors="backslashreplace").splitlines() if self.log.exists() else []
         return lines[-1] if lines else "its log is empty"
 
+    def use_store(self, store: str) -> None:
+        """Name its store; call this before it is started."""
+        self._options = [*self._options, "--store", store]
+
     async def start(self) -> None:
         """Start the daemon; return when it runs tasks. Raises `DrillError` if it ends, or takes too long."""
         self._lives += 1
         self._ends_on_purpose = False
+        parent = os.getpid()
         command = [
             *(sys.executable, "-m", "taskd.cli.main", "serve", "--app", "taskd.drill.app"),
-            *("--name", f"drill-{self.number}", "--listen", self.address, "--websocket", "none"),
+            *("--name", f"drill-{parent}-{self.number}", "--listen", self.address, "--websocket", "none"),
             *self._options,
         ]
-        parent = os.getpid()
 
         def begin() -> None:
             die_with_parent(signal.SIGKILL)

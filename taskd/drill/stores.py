@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskd.drill.link import Connect
 from taskd.drill.node import DrillError
 from taskd.drill.plan import LINK
 
@@ -22,11 +24,17 @@ SHARED = ("postgres:", "postgresql:")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a drill takes place: a new `directory`, and the `store` of its nodes. `shown` is for people."""
+    """Where a drill takes place: a new `directory`, and the `store` of its nodes. `shown` is for people.
+
+    If the store has a server, `connect` opens a connection to it, and `through` returns the description of
+    the store for nodes that reach it through a port of this machine.
+    """
 
     directory: Path
     store: str
     shown: str
+    connect: Connect | None = None
+    through: Callable[[int], str] | None = None
 
 
 def place_for(store: str, nodes: int, targets: frozenset[str]) -> Place:
