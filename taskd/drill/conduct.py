@@ -41,7 +41,7 @@ MOST_LOG_FAULTS = 20
 
 @dataclass(frozen=True, slots=True)
 class DrillConfig:
-    """What a drill is made of: so many nodes, workers of each, seconds of load and tasks a second.
+    """The parts of a drill: so many nodes, workers of each, seconds of load and tasks a second.
 
     `targets` are what is killed. `late` is the number of seconds after which a start is late.
     """

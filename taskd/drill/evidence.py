@@ -70,7 +70,7 @@ class StoredBatch(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Evidence:
-    """What clients were answered, what the functions have noted, and what the store has.
+    """The answers to clients, the notes of the functions, and the contents of the store.
 
     `refused` counts the submits that were not accepted, by the reason; each was sent again.
     `log_faults` are lines in the nodes' logs that show a bug, and `died` the nodes that ended by themselves.

@@ -43,7 +43,7 @@ WIDTH = 18
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the report is about: the configuration, and `began` as a text; `kept` is where the files are."""
+    """The subject of a report: the configuration, and `began` as a text; `kept` is where the files are."""
 
     began: str
     seconds: float

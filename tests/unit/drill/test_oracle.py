@@ -225,7 +225,7 @@ class RunTests(OracleTests):
         found = self.must_be_clean(asked(function="flaky"), *runs, result)
         self.assertEqual((found.retried, found.repeated.total()), (2, 0))
 
-    def test_a_repeated_run_among_retries_is_told_from_them(self) -> None:
+    def test_a_repeated_run_among_retries_is_recognised(self) -> None:
         runs = [
             run(name="x", begun=0.1, ended=0.1, attempt=1),
             run(name="y", begun=0.2, ended=0.2, attempt=2),

@@ -52,7 +52,7 @@ class TextTests(SynchronousTestCase):
     def test_a_report_without_faults_begins_with_that(self) -> None:
         self.assertEqual(report_text(ABOUT, findings()).splitlines()[0], "taskd drill: nothing was lost")
 
-    def test_what_was_done_and_counted_is_named(self) -> None:
+    def test_kills_and_counts_are_named(self) -> None:
         shown = lines(findings())
         self.assertEqual(shown["the drill"], "killed a node 1×, killed a worker 12×")  # noqa: RUF001
         self.assertEqual(shown["accepted"], "1,010 tasks")
