@@ -219,7 +219,7 @@ class Drill:
         for node in self._nodes:
             if node.is_running:
                 if self._hurrying.is_set():
-                    node.abort()
+                    await node.abort()
                 elif (wrong := await node.stop()) is not None:
                     self._died.append(wrong)
         for link in self._links.values():

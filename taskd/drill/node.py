@@ -183,11 +183,11 @@ class Node:
         self._signal(family, signal.SIGCONT)
         self.is_frozen = False
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         """Kill all processes of the node at once, whatever state they are in."""
-        if self.is_running:
-            self._ends_on_purpose = True
-            self._signal(family_of(self._pid), signal.SIGKILL)
+        self._ends_on_purpose = True
+        self._signal(family_of(self._pid), signal.SIGKILL)
+        await self._ended()
 
     # --- in here ---
 
