@@ -14,6 +14,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
 
 test: $(VENV)/.test
+	@bash tests/programs.sh
 	@$(BIN)/python tests/run.py $(ARGS)
 
 # The unit tests on each other Python that the project promises and this machine has.

@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -27,6 +28,7 @@ __all__ = [
     "Grant",
     "Options",
     "Outcome",
+    "Pattern",
     "Progress",
     "Raised",
     "Result",
@@ -63,6 +65,12 @@ Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER, pattern="^[^\\x0
 Role = Literal["watch", "submit", "operate"]
 """What a caller may do: see its own tasks; and submit and cancel them; and do that with everybody's."""
 
+Pattern = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\[\]\x7f]*$")]
+"""A pattern of function names, with ``*`` and ``?``; brackets would mean sets, which nobody expects here."""
+
+MAX_PATTERNS = 1000
+"""Patterns of one token: more than most apps have functions."""
+
 _RANKS: dict[Role, int] = {"watch": 0, "submit": 1, "operate": 2}
 
 
@@ -72,7 +80,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `owner` is whom its tasks belong to, "" for nobody in particular. At most so many of the
     owner's tasks may be `waiting` or `running`, and so many `bytes` of their arguments may wait;
     None stands for no limit. `args` are arguments that every function which takes them gets, as JSON
-    text: the caller cannot give others.
+    text: the caller cannot give others. `functions` are patterns of the names of the functions that the
+    caller may have run; None stands for all.
     """
 
     owner: Annotated[str, Meta(max_length=MAX_OWNER)] = ""
@@ -81,6 +90,18 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     running: Annotated[int, Meta(ge=1)] | None = None
     bytes: Annotated[int, Meta(ge=0)] | None = None
     args: dict[str, Raw] | None = None
+    functions: Annotated[tuple[Pattern, ...], Meta(max_length=MAX_PATTERNS)] | None = None
+
+    def covers(self, function: str) -> bool:
+        """Return whether the caller may have a function run, as far as its name goes."""
+        if self.functions is None:
+            return True
+        return any(fnmatchcase(function, pattern) for pattern in self.functions)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the caller is held to some functions, or to some arguments."""
+        return self.functions is not None or bool(self.args)
 
     @property
     def has_limits(self) -> bool:

@@ -14,6 +14,14 @@ import pytest
 import pytest_twisted
 
 from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
+from tests.postgres_fixtures import (  # noqa: F401 (fixtures and hooks are found by their names)
+    database,
+    nodes,
+    postgres,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    start_postgres,
+)
 from tests.run import UNRECORDED
 
 RECORDING = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}

@@ -77,7 +77,9 @@ SECONDS = {
     "test_http.py": 20,
     "test_import.py": 56,
     "test_js_client.py": 56,
+    "test_labels.py": 15,
     "test_limits.py": 98,
+    "test_link.py": 6,
     "test_links.py": 17,
     "test_log.py": 100,
     "test_lost.py": 12,
@@ -85,6 +87,7 @@ SECONDS = {
     "test_mail.py": 13,
     "test_monitoring.py": 10,
     "test_mail_tasks.py": 16,
+    "test_nodes.py": 25,
     "test_objects.py": 3,
     "test_operating.py": 17,
     "test_ops_page.py": 25,
@@ -92,6 +95,7 @@ SECONDS = {
     "test_packaging.py": 120,
     "test_pages.py": 45,
     "test_php_client.py": 30,
+    "test_postgres_harness.py": 25,
     "test_pool.py": 182,
     "test_pools.py": 8,
     "test_protocol_table.py": 62,
@@ -104,7 +108,7 @@ SECONDS = {
     "test_store.py": 30,
     "test_stored_commands.py": 104,
     "test_smoke.py": 8,
-    "test_soak.py": 40,
+    "test_soak.py": 62,
     "test_start.py": 28,
     "test_status.py": 44,
     "test_supervisor.py": 8,
@@ -127,11 +131,12 @@ the files out evenly. `TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
     "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
-    "test_frameworks.py", "test_gateway.py", "test_js_client.py", "test_php_client.py",
-    "test_import.py", "test_limits.py", "test_lost.py", "test_objects.py", "test_output.py",
-    "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
-    "test_short.py", "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",
-    "test_transports.py", "test_unanswered.py", "test_untidy.py", "test_workerman.py",
+    "test_frameworks.py", "test_gateway.py", "test_import.py", "test_js_client.py", "test_limits.py",
+    "test_link.py", "test_lost.py", "test_nodes.py", "test_objects.py", "test_output.py", "test_packaging.py",
+    "test_php_client.py", "test_pool.py", "test_postgres_harness.py", "test_queue.py",
+    "test_recycling.py", "test_reload.py", "test_short.py", "test_soak.py", "test_status.py",
+    "test_stop.py", "test_task_server.py", "test_tls.py", "test_transports.py", "test_unanswered.py",
+    "test_untidy.py", "test_workerman.py",
 })  # fmt: skip
 """Files whose servers and commands run hardly a line that others do not: coverage does not record them.
 All of them together add about three per cent."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 from taskd.model import Grant
@@ -32,22 +31,16 @@ class Rate:
 class Caller:
     """A caller that has shown a token.
 
-    `name` is that of the token, for the log; never the token itself. `functions` are patterns
-    of the names that it may call, with ``*`` and ``?``. `expires` is in seconds since 1970, None for
-    never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the
-    fingerprint of the key that signed it.
+    `name` is that of the token, for the log; never the token itself. `grant` is what task servers
+    need to know of it. `expires` is in seconds since 1970, None for never. `accepted_by` is for the
+    verifier alone: the hash of the token in the file, or the fingerprint of the key that signed it.
     """
 
     name: str
     grant: Grant
-    functions: tuple[str, ...] = ("*",)
     rate: Rate | None = None
     expires: float | None = None
     accepted_by: str = field(default="", repr=False)
-
-    def may_call(self, function: str) -> bool:
-        """Return whether the token covers a function."""
-        return any(fnmatchcase(function, pattern) for pattern in self.functions)
 
 
 class Verifier(Protocol):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 __all__ = ["MAX_FILE", "AccessFileError", "read_access_file"]
 
-MAX_FILE = 4 * 2**20
-"""Bytes of the longest file of tokens or keys: 10 000 tokens without limits take a quarter of it."""
+MAX_FILE = 16 * 2**20
+"""Bytes of the longest file of tokens or keys: 100 000 tokens without limits take two thirds of it."""
 
 
 class AccessFileError(ValueError):

@@ -1,17 +1,18 @@
-"""The limits that a token sets: requests in a time, tasks that wait and run, and bytes of their arguments."""
+"""The limits that a token sets: rate, tasks that wait and run, bytes of their arguments, functions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from taskd.auth.caller import Rate
-from taskd.model import Grant, Role
+from taskd.model import Grant, Pattern, Role
 
-__all__ = ["MOST", "RATE_FORMS", "Limits", "Pattern", "parse_rate", "show_rate"]
+__all__ = ["MOST", "RATE_FORMS", "Limits", "parse_rate", "show_rate"]
 
 RATE_FORMS = "NUMBER/s, NUMBER/min or NUMBER/h, as in 100/min"
 
@@ -22,8 +23,9 @@ _SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(s|min|h)", re.ASCII)
 
-Pattern = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\[\]\x7f]*$")]
-"""A pattern of function names, with ``*`` and ``?``; brackets would mean sets, which nobody expects here."""
+MAX_FUNCTIONS: Final = 32768
+"""Bytes of the patterns of one token, as JSON: they go with each message that a gateway passes on, whose
+options have at most twice as many."""
 
 
 def parse_rate(text: str) -> Rate:
@@ -40,6 +42,9 @@ def show_rate(rate: Rate) -> str:
     return f"{rate.count}/{unit}"
 
 
+_ALL: Final = ("*",)
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of one token; None stands for no limit.
 
@@ -52,9 +57,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     running: Annotated[int, Meta(ge=1, le=MOST)] | None = None
     bytes: Annotated[int, Meta(ge=0, le=MOST)] | None = None
 
-    def grant(self, owner: str, role: Role) -> Grant:
-        """Return what a task server needs to know of a caller with these limits."""
-        return Grant(owner, role, self.waiting, self.running, self.bytes)
+    def grant(self, owner: str, role: Role, functions: Sequence[Pattern] = _ALL) -> Grant:
+        """Return what a task server needs to know of a caller with these limits, held to some functions.
+
+        Raises `ValueError` if their patterns are too long together.
+        """
+        if len(msgspec.json.encode(functions)) > MAX_FUNCTIONS:
+            raise ValueError(f"functions: the patterns take more than {MAX_FUNCTIONS} bytes together")
+        covered = None if "*" in functions else tuple(functions)
+        return Grant(owner, role, self.waiting, self.running, self.bytes, functions=covered)
 
     def parsed_rate(self) -> Rate | None:
         """Return the rate. Raises `ValueError` if its text is not one."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskd.errors import NotAllowed
+from taskd.errors import NotAllowed, quoted
 from taskd.functions.wire_names import RESERVED
 from taskd.model import ANONYMOUS, PRIORITY, Grant, Role
 
-__all__ = ["NEEDS", "Need", "check_role", "check_urgent"]
+__all__ = ["NEEDS", "Need", "check_function", "check_role", "check_urgent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ NEEDS = {
     "why": Need("watch"),
     "queue": Need("operate"),
     "history": Need("operate"),
+    "nodes": Need("operate"),
     "pause": Need("operate", for_anybody=False),
     "resume": Need("operate", for_anybody=False),
     "reload": Need("operate", for_anybody=False),
@@ -60,6 +61,18 @@ def check_role(grant: Grant, method: str) -> None:
         f"{method} needs a token with the role {need.role}; this caller has the role {grant.role}",
         reason="role",
     )
+
+
+def check_function(grant: Grant, function: str) -> None:
+    """Raise `NotAllowed` unless a caller may have a function run."""
+    if not grant.has("submit"):
+        raise NotAllowed(
+            f"to call {quoted(function)} needs a token with the role submit; this caller has the role "
+            f"{grant.role}",
+            reason="role",
+        )
+    if not grant.covers(function):
+        raise NotAllowed(f"the token does not cover the function {quoted(function)}", reason="function")
 
 
 def check_urgent(grant: Grant) -> None:

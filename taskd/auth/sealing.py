@@ -19,15 +19,30 @@ class SealBroken(ValueError):
 
 
 class Sealer:
-    """The keys of stored secrets: the first one seals, and each of them opens."""
+    """The keys of stored secrets: the first one seals, and each of them opens. `path` is their file."""
 
-    def __init__(self, keys: list[Fernet]) -> None:
+    def __init__(self, keys: list[Fernet], path: str) -> None:
+        self._path = path
+        self._count = len(keys)
+        self._newest = keys[0]
         self._keys = MultiFernet(keys)
+
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return self._count
 
     @classmethod
     def read(cls, path: str) -> Sealer:
         """Read the keys of a file, one in a line. Raises `AccessFileError`, which shows none of them."""
         return cls.parse(read_access_file(path), path)
+
+    def read_again(self) -> Sealer:
+        """Return the keys that the file has now; these stay as they are. Raises `AccessFileError`."""
+        return self.read(self._path)
+
+    def use(self, found: Sealer) -> None:
+        """Seal and open with the keys of another sealer from now on, also where threads do it."""
+        self._count, self._newest, self._keys = found._count, found._newest, found._keys
 
     @classmethod
     def parse(cls, content: bytes, shown: str) -> Sealer:
@@ -50,7 +65,7 @@ class Sealer:
             raise AccessFileError(f"{shown} has no key; make one: {_NEW_KEY}")
         if len(keys) > MAX_KEYS:
             raise AccessFileError(f"{shown} has {len(keys)} keys, and may have {MAX_KEYS}")
-        return cls(keys)
+        return cls(keys, shown)
 
     def seal(self, secret: bytes) -> bytes:
         """Return a secret as only the keys can open it: ASCII, a third longer, and 100 bytes more."""
@@ -62,6 +77,14 @@ class Sealer:
             return self._keys.decrypt(sealed)
         except InvalidToken:
             raise SealBroken("no key of --secret-key opens what was sealed") from None
+
+    def is_newest(self, sealed: bytes) -> bool:
+        """Return whether the first key opens this."""
+        try:
+            self._newest.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
 
     def seal_again(self, sealed: bytes) -> bytes:
         """Return the same secret, sealed with the first key. Raises `SealBroken`."""

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Meta, Raw, structs
 
 from taskd.auth.caller import Caller
-from taskd.auth.limits import Limits, Pattern
+from taskd.auth.limits import Limits
 from taskd.auth.signing_keys import SigningKey
 from taskd.auth.token_file import OWNER_PREFIX
 from taskd.errors import NotAllowed
-from taskd.model import Owner, Role
+from taskd.model import MAX_PATTERNS, Owner, Pattern, Role
 from taskd.protocol.nesting import is_too_deep
 
 __all__ = ["LEEWAY", "SignedTokens"]
@@ -28,6 +28,10 @@ once. Its end has no leeway: then its connections are closed at the time that th
 
 MAX_TOKEN = 8192
 """Characters of the longest token: web servers take no longer heads, and a usual token has some 300."""
+
+MAX_TRIED = 10
+"""Keys that a token is tried with: enough while keys are being changed. Each takes some 60 µs, which anybody
+can have us spend."""
 
 MAX_FIXED = 100
 """Arguments that a token may fix: more than functions have parameters."""
@@ -51,7 +55,9 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | None = None
     aud: str | list[str] | None = None
     role: Role = "submit"
-    functions: Annotated[list[Pattern], Meta(max_length=1000)] = msgspec.field(default_factory=lambda: ["*"])
+    functions: Annotated[list[Pattern], Meta(max_length=MAX_PATTERNS)] = msgspec.field(
+        default_factory=lambda: ["*"]
+    )
     args: Annotated[dict[str, Raw], Meta(max_length=MAX_FIXED)] = {}
     limits: Limits = Limits()
 
@@ -102,12 +108,22 @@ class SignedTokens:
         raise NotAllowed("no key here has signed this token", reason="unknown")
 
     def _candidates(self, header: _Header) -> list[SigningKey]:
-        """Return the keys that may have signed a token: of its algorithm, and of its name if it names one."""
-        return [
+        """Return the keys that may have signed a token: of its algorithm, and of its name if it names one.
+
+        Raises `NotAllowed` if there are too many.
+        """
+        found = [
             key
             for key in self._keys
             if key.algorithm == header.alg and (header.kid is None or key.kid in (None, header.kid))
         ]
+        if len(found) > MAX_TRIED:
+            raise NotAllowed(
+                f"this token could be of any of {len(found)} keys, and {MAX_TRIED} at most are tried: "
+                "it must name its key (kid), and the keys must have names",
+                reason="unknown",
+            )
+        return found
 
     def _check_audience(self, claims: _Claims) -> None:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
@@ -145,13 +161,13 @@ def _claims(payload: bytes) -> _Claims:
 def _caller(claims: _Claims, key: SigningKey) -> Caller:
     try:
         rate = claims.limits.parsed_rate()
+        granted = claims.limits.grant(claims.sub, claims.role, claims.functions)
     except ValueError as error:
         raise NotAllowed(f"the limits of this token are not right: {error}", reason="malformed") from None
     fixed = {name: value.copy() for name, value in claims.args.items()}  # else they keep the whole token
     return Caller(
         name=claims.sub,
-        grant=structs.replace(claims.limits.grant(claims.sub, claims.role), args=fixed or None),
-        functions=tuple(claims.functions),
+        grant=structs.replace(granted, args=fixed or None),
         rate=rate,
         expires=claims.exp,
         accepted_by=key.fingerprint,

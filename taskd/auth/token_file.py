@@ -16,10 +16,10 @@ from msgspec import Meta
 
 from taskd.auth.caller import Caller
 from taskd.auth.files import AccessFileError, read_access_file
-from taskd.auth.limits import MOST, Limits, Pattern
+from taskd.auth.limits import MOST, Limits
 from taskd.auth.tokens import hash_of, is_hash
 from taskd.errors import NotAllowed
-from taskd.model import Role
+from taskd.model import MAX_PATTERNS, Pattern, Role
 
 __all__ = [
     "NAME_FORM",
@@ -47,7 +47,7 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     hash: str
     role: Role = "submit"
-    functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=1000)] = ("*",)
+    functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=MAX_PATTERNS)] = ("*",)
     rate: str | None = None
     waiting: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     running: Annotated[int, Meta(ge=1, le=MOST)] | None = None
@@ -55,12 +55,11 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     expires: datetime | None = None
 
     def caller(self, name: str) -> Caller:
-        """Return whoever shows the token with this name. Raises `ValueError` for a rate that is not one."""
+        """Return whoever shows the token of a name. Raises `ValueError` for a wrong rate or functions."""
         limits = Limits(self.rate, self.waiting, self.running, self.bytes)
         return Caller(
             name=name,
-            grant=limits.grant(OWNER_PREFIX + name, self.role),
-            functions=self.functions,
+            grant=limits.grant(OWNER_PREFIX + name, self.role, self.functions),
             rate=limits.parsed_rate(),
             expires=None if self.expires is None else self.expires.timestamp(),
             accepted_by=self.hash,
@@ -100,7 +99,8 @@ def read_tokens(path: str) -> TokenFile:
 def parse_tokens(content: bytes, shown: str) -> TokenFile:
     """Return the tokens in the content of a file, which messages call `shown`. Raises `AccessFileError`."""
     try:
-        tables = tomllib.loads(content.decode())
+        text = content.decode()
+        tables = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise AccessFileError(f"{shown}: byte {error.start} is not UTF-8, as TOML must be") from None
     except RecursionError:
@@ -116,37 +116,44 @@ def parse_tokens(content: bytes, shown: str) -> TokenFile:
     entries: dict[str, TokenEntry] = {}
     callers: dict[str, Caller] = {}
     for name, table in named.items():
-        entries[name] = entry = _entry(name, table, shown)
         try:
+            entries[name] = entry = _entry(name, table)
             caller = entry.caller(name)
         except ValueError as error:
-            raise AccessFileError(f"{shown}: token {name}: {error}") from None
+            where = f"{shown}{_line(text, name)}"
+            raise AccessFileError(f"{where}: token {name[:80]}: {error}") from None
         if entry.hash in callers:
             other = callers[entry.hash].name
-            raise AccessFileError(f"{shown}: {other} and {name} have the same hash: each token has one name")
+            raise AccessFileError(
+                f"{shown}{_line(text, name)}: {other} and {name} have the same hash: each token has one name"
+            )
         callers[entry.hash] = caller
     return TokenFile(entries, callers)
 
 
-def _entry(name: str, table: Any, shown: str) -> TokenEntry:
+def _line(text: str, name: str) -> str:
+    """Return ``:LINE``, where the table of a token begins; nothing if it is written in another way."""
+    begin = rf"^[ \t]*\[[ \t]*{_TABLE}[ \t]*\.[ \t]*([\"']?){re.escape(name)}\1[ \t]*\]"
+    found = re.search(begin, text, re.MULTILINE)
+    return "" if found is None else f":{text.count(chr(10), 0, found.start()) + 1}"
+
+
+def _entry(name: str, table: Any) -> TokenEntry:
+    """Return a token of the file. Raises `ValueError`."""
     if not is_token_name(name):
-        raise AccessFileError(f"{shown}: a token's name is {NAME_FORM}, not {name[:80]!r}")
-    where = f"{shown}: token {name}"
+        raise ValueError(f"a token's name is {NAME_FORM}")
     if not isinstance(table, dict):
-        raise AccessFileError(f"{where} is a table: [{_TABLE}.{name}]")
+        raise ValueError(f"this is a table: [{_TABLE}.{name}]")
     known = [field.name for field in msgspec.structs.fields(TokenEntry)]
     for key in table:
         if key not in known:
             meant = difflib.get_close_matches(key.lower(), known, 1)
             hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(known)}"
-            raise AccessFileError(f"{where}: there is no {key[:40]!r}; {hint}")
-    try:
-        table = {**table, "expires": _point_in_time(table["expires"])} if "expires" in table else table
-        entry = msgspec.convert(table, TokenEntry)
-    except ValueError as error:
-        raise AccessFileError(f"{where}: {error}") from None
+            raise ValueError(f"there is no {key[:40]!r}; {hint}")
+    table = {**table, "expires": _point_in_time(table["expires"])} if "expires" in table else table
+    entry = msgspec.convert(table, TokenEntry)
     if not is_hash(entry.hash):
-        raise AccessFileError(f"{where}: hash is sha256: and 64 digits of hex; taskd token new writes it")
+        raise ValueError("hash is sha256: and 64 digits of hex; taskd token new writes it")
     return entry
 
 

@@ -11,9 +11,12 @@ from taskd.auth.token_file import OWNER_PREFIX, TokenFile, read_tokens
 from taskd.auth.tokens import PREFIX
 from taskd.errors import NotAllowed
 
-__all__ = ["TokenVerifier"]
+__all__ = ["Accepted", "TokenVerifier"]
 
 _NO_TOKENS = TokenFile({}, {})
+
+Accepted = tuple[TokenFile, SignedTokens]
+"""What is accepted: the tokens of the file, and those that the keys have signed."""
 
 
 class TokenVerifier:
@@ -21,7 +24,7 @@ class TokenVerifier:
 
     def __init__(self, config: AccessConfig) -> None:
         self._config = config
-        self._file, self._signed = _read(config)
+        self.use(self.read())
 
     def __repr__(self) -> str:
         """Return a text for the log, with nothing that is secret."""
@@ -30,9 +33,13 @@ class TokenVerifier:
             parts.append(f"signed tokens by the keys of {', '.join(self._config.keys)}")
         return " and ".join(parts)
 
-    def read_again(self) -> None:
-        """Read the files again. Raises `AccessFileError`, and then everything stays as it is."""
-        self._file, self._signed = _read(self._config)
+    def read(self) -> Accepted:
+        """Read the files, and change nothing: this may run in a thread. Raises `AccessFileError`."""
+        return _read(self._config)
+
+    def use(self, found: Accepted) -> None:
+        """Accept what `read` has found from now on, and nothing else."""
+        self._file, self._signed = found
 
     def verify(self, token: str, now: float) -> Caller:
         """Return whoever has shown a token; `now` is in seconds since 1970.
@@ -56,7 +63,7 @@ class TokenVerifier:
         return self._signed.is_valid(caller)
 
 
-def _read(config: AccessConfig) -> tuple[TokenFile, SignedTokens]:
+def _read(config: AccessConfig) -> Accepted:
     file = _NO_TOKENS if config.tokens is None else read_tokens(config.tokens)
     keys = [key for path in config.keys for key in read_keys(path)]
     if len({key.fingerprint for key in keys}) < len(keys):

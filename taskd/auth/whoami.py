@@ -43,13 +43,17 @@ class Whoami(msgspec.Struct, frozen=True):
         grant = caller.grant
         rate = None if caller.rate is None else rate_text(caller.rate)
         limits = Limits(rate, grant.waiting, grant.running, grant.bytes)
-        functions, args = list(caller.functions), dict(grant.args or {})
-        return cls(grant.owner, grant.role, functions, args, caller.expires, limits)
+        return cls(grant.owner, grant.role, _functions(grant), dict(grant.args or {}), caller.expires, limits)
 
     @classmethod
     def without_token(cls, grant: Grant) -> Whoami:
         """Return the answer to whoever has shown no token."""
-        return cls(grant.owner, grant.role, ["*"], {}, None, Limits(), grant == ANONYMOUS)
+        args = dict(grant.args or {})
+        return cls(grant.owner, grant.role, _functions(grant), args, None, Limits(), grant == ANONYMOUS)
+
+
+def _functions(grant: Grant) -> list[str]:
+    return ["*"] if grant.functions is None else list(grant.functions)
 
 
 def rate_text(rate: Rate) -> str:

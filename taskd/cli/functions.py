@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import click
 import msgspec
+from rich.table import Table
 from rich.text import Text
 
 from taskd.cli.console import json_text, out, table
@@ -19,7 +21,7 @@ from taskd.functions.wire_names import RESERVED
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import method_parameters
 
-__all__ = ["fetch_parameters", "functions"]
+__all__ = ["fetch_parameters", "functions", "functions_table"]
 
 METHOD = f"{RESERVED}functions"
 
@@ -35,12 +37,20 @@ def functions(server: str, *, as_json: bool) -> None:
         if as_json:
             click.echo(json_text(answer))
             return
-        functions_table = table("function", "")
-        for function in answer:
-            functions_table.add_row(Text(function["signature"]), Text(function["summary"]))
-        out.print(functions_table)
+        out.print(functions_table(answer))
 
     run_with_client(run, server)
+
+
+def functions_table(functions: list[dict[str, Any]]) -> Table:
+    """Return a table of functions; it has their labels if any needs one."""
+    has_needs = any(each.get("needs") for each in functions)
+    made = table("function", "", *(["needs", ""] if has_needs else []))
+    for each in functions:
+        where = "not run here" if each.get("missing") else ""
+        needs = [", ".join(each.get("needs", ())), where] if has_needs else []
+        made.add_row(Text(each["signature"]), Text(each["summary"]), *map(Text, needs))
+    return made
 
 
 async def fetch_parameters(client: TaskClient, function: str) -> dict[str, ParameterInfo]:

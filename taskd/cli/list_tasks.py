@@ -65,7 +65,7 @@ def list_(
     """
     if batches:
         of_tasks = (state, function, batch, key, error)
-        _check_batches(is_filtered=any(each is not None for each in of_tasks), newest=newest)
+        _check_batches(is_filtered=any(each is not None for each in of_tasks))
     what = "batch" if batches else "task"
     wanted = {
         "state": state,
@@ -100,12 +100,10 @@ def list_(
     run_with_client(run, server)
 
 
-def _check_batches(*, is_filtered: bool, newest: bool) -> None:
+def _check_batches(*, is_filtered: bool) -> None:
     """Raise `UsageError` for options that only lists of tasks have."""
     if is_filtered:
         raise click.UsageError("--batches is of all batches: of the filters of tasks it takes --owner alone")
-    if newest:
-        raise click.UsageError("--newest is for tasks: batches are listed in the order of their submits")
 
 
 async def _fetch(

@@ -17,7 +17,7 @@ from taskd.cli.drill import drill
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
-from taskd.cli.operating import audit, drain, reload, stacks
+from taskd.cli.operating import audit, drain, nodes, reload, stacks
 from taskd.cli.pausing import pause, resume
 from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
@@ -62,7 +62,7 @@ def main() -> None:
 _COMMANDS = (
     *(serve, config, call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store, token),
-    *(reload, drain, stacks, audit),
+    *(reload, drain, nodes, stacks, audit),
     *(top, completion, drill),
 )
 

@@ -77,7 +77,7 @@ def map_(
     """
     call = Options(options.timeout, options.deadline, options.priority)
     if not submit and (then or token or no_wait or options != _submit_options(call)):
-        fail("--then, --token, --no-wait, --delay, --at, --retries and --keep need --submit", USAGE)
+        fail("--then, --token, --no-wait, --delay, --at, --retries, --keep and --owner need --submit", USAGE)
     try:
         source = RowFile(file)
         total = source.rows().count()

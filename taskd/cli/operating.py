@@ -1,7 +1,8 @@
-"""The subcommands of whoever operates a server: reload, drain, stacks, audit."""
+"""The subcommands of whoever operates a server: reload, drain, nodes, stacks, audit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -15,10 +16,10 @@ from taskd.cli.stored_view import moment
 from taskd.client import TaskClient
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
-from taskd.protocol.method_names import AUDIT, DRAIN, RELOAD, STACKS, STATUS
+from taskd.protocol.method_names import AUDIT, DRAIN, NODES, RELOAD, STACKS, STATUS
 from taskd.protocol.operator_methods import MAX_ENTRIES
 
-__all__ = ["audit", "audit_table", "drain", "reload", "stack_text", "stacks"]
+__all__ = ["audit", "audit_table", "drain", "nodes", "nodes_table", "reload", "stack_text", "stacks"]
 
 SHOWN = 100
 """Entries of the audit log that are shown by default: what a person reads."""
@@ -49,25 +50,74 @@ def reload(server: str, *, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("node", type=click.IntRange(1), required=False)
 @click.option("--undo", is_flag=True, help="Take new tasks again.")
 @json_option
 @server_options
-def drain(server: str, *, undo: bool, as_json: bool) -> None:
+def drain(node: int | None, server: str, *, undo: bool, as_json: bool) -> None:
     """Have the server take no new tasks; it runs those that it has, in its store too, and is not ready.
 
-    A restart ends that, and so does --undo.
+    If several share the store, it leaves what waits there to the others, and NODE is the number of one of
+    them that does so instead (taskd nodes). A restart ends that, and so does --undo.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
-        answer = await client.request(DRAIN, {"drained": not undo})
+        of = {} if node is None else {"node": node}
+        answer = await client.request(DRAIN, {"drained": not undo, **of})
         if as_json:
             click.echo(json_text(answer))
             return
-        status = await client.request(STATUS, {})
         takes = "takes new tasks" if undo else "takes no new tasks"
+        if node is not None:
+            out.print(f"node {node} {takes}, within seconds", markup=False)
+            return
+        status = await client.request(STATUS, {})
         out.print(f"the server {takes}; {status['running']} run, {status['waiting']} wait", markup=False)
 
     run_with_client(run, server)
+
+
+@click.command()
+@json_option
+@server_options
+def nodes(server: str, *, as_json: bool) -> None:
+    """List the nodes that share the server's store; a server with a store of its own is the only one."""
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+        answer = await client.request(NODES, {})
+        if as_json:
+            click.echo(json_text(answer))
+        else:
+            out.print(nodes_table(answer))
+
+    run_with_client(run, server)
+
+
+def nodes_table(nodes: list[dict[str, Any]]) -> Table:
+    """Return a table of nodes; the one that has answered is marked."""
+    right = (0, 4, 5, 6, 7)
+    heads = ("workers", "running", "claimed", "functions")
+    made = table("node", "name", "version", "labels", *heads, "since", "seen", "", right=right)
+    for each in nodes:
+        made.add_row(
+            "-" if each["node"] is None else str(each["node"]),
+            Text(printable(each["name"])),
+            Text(printable(each["version"])),
+            Text(printable(", ".join(each["labels"]))),
+            *(str(each[head]) for head in heads[:-1]),
+            str(len(each["functions"])),
+            moment(each["started"]),
+            f"{duration(each['seen_ago'])} ago",
+            ", ".join(_remarks(each)),
+        )
+    return made
+
+
+def _remarks(node: dict[str, Any]) -> Iterator[str]:
+    if node["draining"]:
+        yield "drained"
+    if node["this"]:
+        yield "this one"
 
 
 @click.command()

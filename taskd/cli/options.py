@@ -75,6 +75,7 @@ def submit_options(function: ClickFunction) -> ClickFunction:
     @click.option("--at", metavar="TIME", help="Do not start it before that: 2030-01-31T09:00:00+01:00.")
     @click.option("--retries", type=click.IntRange(0), help="Try it so many times more if it fails.")
     @click.option("--keep", type=seconds, metavar="SECONDS", help="Forget it so long after its end.")
+    @click.option("--owner", metavar="NAME", help="Submit for this owner; needs an operator's token.")
     @call_options
     @wraps(function)
     def with_options(
@@ -84,6 +85,7 @@ def submit_options(function: ClickFunction) -> ClickFunction:
         at: str | None,
         retries: int | None,
         keep: float | None,
+        owner: str | None,
         **others: Any,
     ) -> None:
         asked = SubmitOptions(
@@ -94,6 +96,7 @@ def submit_options(function: ClickFunction) -> ClickFunction:
             deadline=options.deadline,
             retries=retries,
             keep=keep,
+            owner=owner,
         )
         function(options=asked, **others)
 

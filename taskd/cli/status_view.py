@@ -82,6 +82,8 @@ def _store(store: dict[str, Any]) -> Iterator[str]:
     """Yield the lines about the store; none about one in memory that nobody uses."""
     if store["lasting"] or store["claimed"]:
         where = "in a file" if store["lasting"] else "in memory"
+        if node := store.get("node"):
+            where = f"shared, with this as node {node}"
         yield f"stored tasks: {where}; {store['claimed']} claimed"
     if store["fault"] is not None:
         yield f"the store has failed, and is tried every second: {printable(store['fault'])}"
@@ -125,6 +127,8 @@ def summary(answer: dict[str, Any]) -> Iterator[str]:
     least, most = answer["min_workers"], answer["max_workers"]
     bounds = str(most) if least == most else f"{least} to {most}"
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    if labels := answer.get("labels"):
+        yield f"labels: {', '.join(map(printable, labels))}"
     budget = answer["budget"]
     if budget["held"]:
         most = ", ".join(f"{printable(use['party'])} {size(use['held'])}" for use in budget["biggest"])

@@ -1,4 +1,4 @@
-"""The subcommand ``taskd store``: checks, migrates and exports the file of a store, without a server."""
+"""The subcommand ``taskd store``: checks, migrates, reseals and exports a store's file, without a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import click
 import msgspec
 from msgspec import Raw
 
+from taskd.auth.files import AccessFileError
 from taskd.cli.console import json_text
 from taskd.cli.options import json_option
-from taskd.cli.running import FAILED, fail
+from taskd.cli.running import FAILED, USAGE, fail
+from taskd.durable.resealing import Resealing
 from taskd.store.base import StoreError
 from taskd.store.records import State
 from taskd.store.sqlite import SqliteStore
@@ -36,7 +38,7 @@ _JSON = frozenset({"args", "options", "outcome"})
 
 @click.group()
 def store() -> None:
-    """Check, migrate or export the file in which a daemon keeps its tasks."""
+    """Check, migrate, reseal or export the file in which a daemon keeps its tasks."""
 
 
 _file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]")
@@ -96,6 +98,44 @@ def migrate(file: str) -> None:
         click.echo(f"{file} has schema {VERSION} already")
     else:
         click.echo(f"{file} has schema {VERSION} now; {opened.copy} is as it was before")
+
+
+@store.command()
+@_file
+@click.option(
+    "--secret-key",
+    "keys",
+    required=True,
+    metavar="FILE",
+    envvar="TASKD_SECRET_KEY",
+    help="The file with the keys: the first one seals, each opens.",
+)
+def reseal(file: str, keys: str) -> None:
+    """Encrypt all secrets in FILE (taskd.db by default) with the first key; no daemon may be using it.
+
+    After that the other keys are not needed any more. It can be interrupted, and run again. The exit
+    status is 1 if no key opens some of them; these are left as they are.
+    """
+    from taskd.auth.sealing import Sealer  # which imports cryptography, as no other command needs it
+
+    try:
+        run = Resealing(Sealer.read(keys))
+    except AccessFileError as error:
+        fail(f"--secret-key: {error}", USAGE)
+    with _errors():
+        if not os.path.exists(file):
+            fail(f"there is no file {file}")
+        opened = SqliteStore(file)
+        try:
+            run.run(opened)
+        finally:
+            opened.close()
+    click.echo(f"{run.resealed} tasks have the first key now, {run.up_to_date} had it already")
+    if run.unopened:
+        shown = ", ".join(run.first_unopened)
+        more = ", …" if run.unopened > len(run.first_unopened) else ""
+        fail(f"no key opens the secrets of {run.unopened} tasks, which are left as they are: {shown}{more}")
+    click.echo(f"the other keys can be taken out of {keys}, unless another store or a copy has need of them")
 
 
 @store.command()

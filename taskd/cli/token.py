@@ -13,14 +13,14 @@ import click
 import msgspec
 
 from taskd.auth.files import AccessFileError
-from taskd.auth.limits import Pattern, parse_rate
+from taskd.auth.limits import parse_rate
 from taskd.auth.token_editing import add_token, remove_tokens
 from taskd.auth.token_file import NAME_FORM, TokenEntry, is_token_name, read_tokens
 from taskd.auth.tokens import hash_of, new_token
 from taskd.cli.console import json_text, out, table
 from taskd.cli.options import json_option
 from taskd.cli.running import USAGE, fail, report
-from taskd.model import Role
+from taskd.model import Pattern, Role
 from taskd.settings.given import SettingError
 from taskd.settings.kinds import memory_size
 from taskd.settings.settings import settle

@@ -54,6 +54,10 @@ class _EventConnection(Connection):
         if self.heartbeat is not None:
             self.heartbeat.sent()
 
+    def drops(self, head: bytes) -> bool:
+        """Fail the call alone whose reply is too long: others share the connection."""
+        return self.calls.drop(head, lost(self._link.server, self.too_long, sent=True))
+
     def lines_received(self, lines: list[bytes]) -> None:
         if self.heartbeat is not None:
             self.heartbeat.received()

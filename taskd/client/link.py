@@ -230,7 +230,12 @@ class Connection(LinearLineReceiver):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Abort: after a reply over the limit, nothing can be read."""
-        self.abort_for(f"its reply is over {self.MAX_LENGTH} bytes")
+        self.abort_for(self.too_long)
+
+    @property
+    def too_long(self) -> str:
+        """The reason why a reply over the limit cannot be had."""
+        return f"its reply is over {self.MAX_LENGTH} bytes"
 
     def abort_for(self, fault: str) -> None:
         """Abort the connection because of what the server did."""

@@ -11,6 +11,7 @@ waiter gets the progress and, exactly once, the end. The rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
@@ -37,6 +38,16 @@ CANCELLED_UNSENT = Failure.of(Cancelled("the task was cancelled before it was se
 
 SHORT = 1024
 """Bytes of a request that is not too long for any server."""
+
+
+_REPLY_BEGINS = re.compile(
+    rb"""
+    \{ \s* "jsonrpc" \s* : \s* "2\.0" \s* , \s*
+    (?: "id" \s* : \s* (?P<id>[0-9]+) \s* , \s* "(?:result|error)" | "method" \s* : \s* "taskd\.event" )
+    """,
+    re.VERBOSE,
+)
+"""The beginning of a reply to a call, or of an event, as task servers send them."""
 
 
 class Waiter(Protocol):
@@ -201,6 +212,24 @@ class PendingCalls:
             waiter.ended(body)
         else:
             self._unawaited(request_id, body)
+
+    def drop(self, head: bytes, error: Unreachable) -> bool:
+        """Fail the call whose reply begins with `head` and is too long to be read, if that is a reply at all.
+
+        Returns whether it is, or is an event, so that what follows it can be read.
+        """
+        begins = _REPLY_BEGINS.match(head)
+        if begins is None:
+            return False
+        request_id = begins["id"]
+        if request_id is not None:
+            waiter = self._waiters.pop(request_id, None)
+            self._cancelled.discard(request_id)
+            self._sizes.pop(request_id, None)
+            self._send_more()
+            if waiter is not None:
+                waiter.failed(error)
+        return True
 
     def _unawaited(self, request_id: bytes, outcome: Outcome) -> None:
         """Take in an outcome that no call awaits: the answer to a token, or one that is of no interest."""

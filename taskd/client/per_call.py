@@ -100,6 +100,7 @@ class _Exchange(Connection):
 
     def _denied(self, failure: Failure) -> None:
         self._end()
+        self._give_slot_back()
         self.outcome.callback(failure)
 
     def _show(self, token: str) -> None:
@@ -185,6 +186,11 @@ class _Exchange(Connection):
             self.transport.abortConnection()
         elif self.connecting is not None:
             self.connecting.cancel()
+        else:  # it waits for a token
+            self._give_slot_back()
+
+    def _give_slot_back(self) -> None:
+        self._link.is_closed(self._own_end, self._call.options.caller)
 
     def drop_reply(self) -> None:
         """End the call without its reply, for which there is no room. As `Metered.drop_reply`."""
@@ -209,7 +215,7 @@ class _Exchange(Connection):
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the call: the connection could not be made, or is lost."""
-        self._link.is_closed(self._own_end, self._call.options.caller)
+        self._give_slot_back()
         if not self._has_ended:
             self._end()
             why = self.why(reason)
@@ -225,7 +231,8 @@ class _Exchange(Connection):
             if self._has_ended:
                 return
             try:
-                body = parse_bare_reply(line) if self._dialect is BARE else self._body(line)
+                is_bare = self._dialect is BARE and not self._is_own_answer(line)
+                body = parse_bare_reply(line) if is_bare else self._body(line)
             except ParseError as error:
                 self.refuse(line, error)
                 return
@@ -235,6 +242,24 @@ class _Exchange(Connection):
                 continue  # the answer to a ping; or pushed before the connection of an attach is closed
             else:
                 self._finish(body)
+
+    def _is_own_answer(self, line: bytes) -> bool:
+        """Return whether a line answers a ping or a token, which have ids even if the call is a bare one.
+
+        The result of a bare call may look the same, so only what is awaited counts.
+        """
+        awaited = []
+        if self._keeper is not None and self._keeper.shown.awaits_answer:
+            awaited.append(AUTH_ID)
+        if self.heartbeat is not None:
+            awaited.append(PING_ID)
+        if not awaited or not line.startswith(b'{"jsonrpc"'):
+            return False
+        try:
+            reply = parse_reply(line)
+        except ParseError:
+            return False
+        return reply.id is not None and bytes(reply.id) in awaited
 
     def _body(self, line: bytes) -> Outcome | Progress | EventPushed | None:
         """Read a reply, or what comes before it; return None for the answer to a ping. Raises `ParseError`.

@@ -105,6 +105,10 @@ class _Kept(Connection):
         if self.calls.denial is not None and not len(self.calls):
             self.close()  # the server lets nobody in over it
 
+    def drops(self, head: bytes) -> bool:
+        """Fail the call alone whose reply is too long: others share the connection."""
+        return self.calls.drop(head, lost(self._link.server, self.too_long, sent=True))
+
     def _stop_keeper(self) -> None:
         if self._keeper is not None:
             self._keeper.stop()

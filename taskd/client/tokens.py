@@ -68,10 +68,17 @@ def no_token(error: BaseException) -> NotAllowed:
 class Credentials:
     """The token of a client: a text, or a function that is asked for each connection.
 
-    `origin` says where it comes from, for errors. Raises `ValueError` if it is no token.
+    `origin` says where it comes from, for errors; `judge` returns what counts instead of a server's answer
+    to it. Raises `ValueError` if it is no token.
     """
 
-    def __init__(self, token: str | Callable[[], Any], origin: str = "") -> None:
+    def __init__(
+        self,
+        token: str | Callable[[], Any],
+        origin: str = "",
+        judge: Callable[[Outcome], Outcome] | None = None,
+    ) -> None:
+        self.judge = judge
         if isinstance(token, str):
             if not _TOKEN.fullmatch(token):
                 raise ValueError(f"{origin}{_FORM}")
@@ -157,7 +164,7 @@ _answer = msgspec.json.Decoder(_Answer)
 class ShownToken:
     """The tokens that one connection shows: one at first, and others before that expires. Does no I/O.
 
-    `accepted` is called when `renews_in` is known.
+    `accepted` is called when `renews_in` is known. `judge` is as for `Credentials`.
     """
 
     def __init__(
@@ -166,7 +173,9 @@ class ShownToken:
         is_renewable: bool,
         wall_clock: Callable[[], float] = time,
         accepted: Callable[[], object] = bool,  # which does nothing
+        judge: Callable[[Outcome], Outcome] | None = None,
     ) -> None:
+        self._judge = judge
         self._accepted = accepted
         self.was_accepted = False
         """Whether the server has accepted one: what was sent behind it may have been run."""
@@ -174,15 +183,23 @@ class ShownToken:
         """Seconds from the last answer until another token should be shown; None if that is no use."""
         self._is_renewable = is_renewable
         self._wall_clock = wall_clock
+        self._unanswered = 0
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a token was shown that the server has not answered yet."""
+        return self._unanswered > 0
 
     def first(self, token: str) -> bytes:
         """Return the request that shows the first token of a connection, without its LF."""
         self.was_accepted = False
+        self._unanswered = 0
         return self.line(token)
 
     def line(self, token: str) -> bytes:
         """Return the request that shows a token, without its LF."""
         self.renews_in = None
+        self._unanswered += 1
         return request_line(Call(AUTH, encode_arguments({"token": token})), AUTH_ID)
 
     def answered(self, outcome: Outcome) -> Failure | None:
@@ -190,6 +207,9 @@ class ShownToken:
 
         A server that knows no tokens needs none. A second token that is refused leaves the first as it was.
         """
+        self._unanswered -= 1
+        if self._judge is not None:
+            outcome = self._judge(outcome)
         if isinstance(outcome, Failure):
             if self.was_accepted or outcome.code == MethodNotFound.code:
                 return None

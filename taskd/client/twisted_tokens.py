@@ -25,7 +25,9 @@ class TokenKeeper:
     """
 
     def __init__(self, clock: IReactorTime, credentials: Credentials, show: Callable[[str], object]) -> None:
-        self.shown = ShownToken(is_renewable=credentials.is_renewable, accepted=self._schedule)
+        self.shown = ShownToken(
+            is_renewable=credentials.is_renewable, accepted=self._schedule, judge=credentials.judge
+        )
         self._clock = clock
         self._credentials = credentials
         self._show = show

@@ -1,4 +1,4 @@
-"""The access to a daemon: its files of tokens and keys, and which of its ports others can reach."""
+"""The access to a daemon: its files of tokens and keys at the start, and which ports others can reach."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from taskd.errors import StartError
 from taskd.net.client_addresses import endpoint_parts
 
 if TYPE_CHECKING:
-    # Both are imported only when they are used: PyJWT and cryptography cost memory.
+    # They are imported only when they are used: PyJWT and cryptography cost memory.
     from taskd.auth.sealing import Sealer
     from taskd.auth.verifier import TokenVerifier
+    from taskd.client.file_token import FileToken
 
 __all__ = [
     "PublicPorts",
     "is_public",
     "open_sealer",
+    "open_server_token",
     "open_verifier",
-    "read_tokens_again",
     "refusal",
     "static_address",
 ]
@@ -55,15 +56,16 @@ def open_sealer(path: str | None) -> Sealer | None:
         raise StartError(f"taskd: --secret-key: {error}") from None
 
 
-def read_tokens_again(verifier: TokenVerifier) -> bool:
-    """Read tokens and keys again, and return whether that was possible; if not, the old ones stay in use."""
+def open_server_token(path: str | None) -> FileToken | None:
+    """Read the token that a gateway shows its task servers; None without a file. Raises `StartError`."""
+    if path is None:
+        return None
+    from taskd.client.file_token import FileToken
+
     try:
-        verifier.read_again()
+        return FileToken(path)
     except AccessFileError as error:
-        _log.error("tokens are not read again: {why}; the old ones stay in use", why=error)
-        return False
-    _log.info("tokens read again: {verifier!r}", verifier=verifier)
-    return True
+        raise StartError(f"taskd: --task-server-token: {error}") from None
 
 
 class PublicPorts:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from taskd.auth.access_config import AccessConfig
 from taskd.auth.files import AccessFileError
-from taskd.daemon.access import is_public, open_sealer, refusal, static_address
-from taskd.durable.opening import MEMORY, SQLITE
+from taskd.daemon.access import is_public, open_sealer, open_server_token, refusal, static_address
 from taskd.errors import StartError
 from taskd.net.endpoints import client_endpoint, server_endpoint
 from taskd.net.reactor import installed_reactor
 from taskd.settings.settings import Settings
 from taskd.store.base import StoreError
+from taskd.store.descriptions import MEMORY, SQLITE, is_postgres, wrong_kind
 from taskd.store.memory_limits import MemoryLimits
 
 __all__ = ["problems"]
@@ -71,6 +71,10 @@ def _wrong_access(settings: Settings) -> Iterator[str]:
         open_sealer(settings["secret-key"])
     except StartError as error:
         yield str(error).removeprefix("taskd: ")
+    try:
+        open_server_token(settings["task-server-token"])
+    except StartError as error:
+        yield str(error).removeprefix("taskd: ")
 
 
 def _wrong_store(description: str) -> str | None:
@@ -83,6 +87,6 @@ def _wrong_store(description: str) -> str | None:
         return None
     path = description.removeprefix(SQLITE)
     if path == description or not path:
-        return f"a store is memory, memory:LIMITS or sqlite:PATH, not {description!r}"
+        return None if is_postgres(description) else wrong_kind(description)
     folder = os.path.dirname(os.path.abspath(path))
     return None if os.path.isdir(folder) else f"there is no directory {folder}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskd import __version__
 from taskd.auth.access_config import AccessConfig
 from taskd.daemon.options import TRACEBACKS
-from taskd.durable.opening import SQLITE, StoreChoice
+from taskd.durable.opening import StoreChoice
 from taskd.listeners.tcp import TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
@@ -19,6 +19,7 @@ from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig
 from taskd.settings.kinds import SHARED
 from taskd.settings.settings import Settings
+from taskd.store.descriptions import SQLITE
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class ServiceConfig:
     given by its old name. `command` is what was typed to start the daemon, without options.
     There are at most `max_connections`, and `max_per_address` from one address.
     `access` says which tokens are asked for; `secret_key` is the file of the keys that seal stored
-    secrets, if any; `is_insecure` lets the daemon listen for anybody.
+    secrets, `server_token` that of the token which the gateway shows its task servers, if any;
+    `is_insecure` lets the daemon listen for anybody.
     """
 
     server: ServerConfig
@@ -63,6 +65,7 @@ class ServiceConfig:
     max_per_address: int | None = None
     access: AccessConfig = field(default_factory=AccessConfig)
     secret_key: str | None = None
+    server_token: str | None = None
     is_insecure: bool = False
 
     @classmethod
@@ -93,6 +96,7 @@ class ServiceConfig:
                 options["jwt-audience"],
             ),
             secret_key=_path(options["secret-key"], directory),
+            server_token=_path(options["task-server-token"], directory),
             is_insecure=options["insecure-public"],
         )
 
@@ -160,6 +164,7 @@ def _server_config(options: Settings, directory: str) -> ServerConfig:
         ),
         timeout=options["timeout"],
         max_buffered=options["max-buffered"],
+        labels=options["label"],
     )
 
 

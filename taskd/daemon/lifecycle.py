@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
-from taskd.daemon.access import PublicPorts, open_sealer, open_verifier, read_tokens_again
+from taskd.daemon.access import PublicPorts
+from taskd.daemon.access_files import AccessFiles, in_thread
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
@@ -27,7 +28,6 @@ from taskd.listeners.gate import Gate
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
-from taskd.model import OPERATOR
 from taskd.net.acceptor import Door
 from taskd.net.admission import Admission
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
@@ -42,10 +42,9 @@ from taskd.net.tls_port import RenewableCertificates
 from taskd.net.traffic import Traffic
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
+from taskd.store.descriptions import without_password
 
 if TYPE_CHECKING:
-    from taskd.auth.sealing import Sealer
-    from taskd.auth.verifier import TokenVerifier
     from taskd.listeners.gateway import Gateway, GatewayConfig
 
 __all__ = ["RunningDaemon", "UnstartedDaemon"]
@@ -97,15 +96,13 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
-        self._verifier: TokenVerifier | None = None
-        self._sealer: Sealer | None = None
+        self._access = AccessFiles(partial(in_thread, reactor))
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
         """Read tokens and keys and bind every port, while still privileged. Raises `StartError`."""
         config = self._config
-        self._verifier = open_verifier(config.access)
-        self._sealer = open_sealer(config.secret_key)
+        self._access = AccessFiles.open(config, partial(in_thread, self._reactor))
         public = PublicPorts(asks_for_tokens=config.access.asks_for_tokens, is_insecure=config.is_insecure)
         if config.listen and config.is_default_app:
             for line in announcement(os.environ, config.command):
@@ -178,24 +175,26 @@ class UnstartedDaemon:
             self._certificates,
             config.drain_time,
             watch,
-            gate,
-            self._verifier,
+            self._access,
         )
         if server is not None:
             server.operation.reload_all = daemon.reload
         return daemon
 
     def _gate(self) -> Gate | None:
-        if self._verifier is None:
+        verifier = self._access.verifier
+        if verifier is None:
             return None
         shared = self._config.server.scheduler.shared_priorities
-        return Gate(self._reactor, self._verifier, shared_priorities=shared)
+        self._access.gate = gate = Gate(self._reactor, verifier, shared_priorities=shared)
+        return gate
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:
-            return StorePart(self._reactor, server, self._config.store, self._sealer)
+            return StorePart(self._reactor, server, self._config.store, self._access.sealer)
         except StoreError as error:
-            raise StartError(f"taskd: --store {self._config.store.description}: {error}") from error
+            description = without_password(self._config.store.description)
+            raise StartError(f"taskd: --store {description}: {error}") from error
 
     def _connection_limits(self) -> ConnectionLimits:
         """Return how many connections there may be. Call this before the first fork server is started."""
@@ -217,6 +216,7 @@ class UnstartedDaemon:
         return limits
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None, gate: Gate | None) -> Gateway:
+        config = replace(config, server_token=self._access.server_token)
         if config.link != "local" and not config.task_servers:
             config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
@@ -248,8 +248,7 @@ class RunningDaemon:
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
     `drain_time` seconds before the stop, everything goes on. The app's files are
-    under `watch`, if they are watched. With a `gate`, callers need tokens,
-    which `verifier` knows.
+    under `watch`, if they are watched. `access` has the tokens and keys.
     """
 
     def __init__(
@@ -264,12 +263,10 @@ class RunningDaemon:
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
         watch: SourceWatch | None = None,
-        gate: Gate | None = None,
-        verifier: TokenVerifier | None = None,
+        access: AccessFiles | None = None,
     ) -> None:
         self._watch = watch
-        self._verifier = verifier
-        self._gate = gate
+        self._access = access
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -287,19 +284,21 @@ class RunningDaemon:
         """Fires at the end of the time before the stop; None when that is not going on."""
 
     def reload(self) -> Deferred[str]:
-        """Read certificates and tokens again, and import the app again; fires with the result in words."""
+        """Read certificates, tokens and keys again, and import the app again.
+
+        Fires with the result of that in words, when all of it is done.
+        """
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
-        if self._verifier is not None and read_tokens_again(self._verifier) and self._gate is not None:
-            self._gate.tokens_changed()
-            if self._gate.audit is not None:
-                self._gate.audit.note(OPERATOR, "tokens")
+        read = self._access.read_again() if self._access is not None else succeed(None)
         if self._server is not None:
-            return self._server.reload().addCallback(self._reloaded)
-        if not self._certificates and self._verifier is None:
-            _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
-        return succeed(self._reloaded("ready"))
+            loaded = self._server.reload()
+        else:
+            loaded = succeed("ready")
+            if not self._certificates and not self._access:
+                _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
+        return loaded.addCallback(lambda how: read.addCallback(lambda _: self._reloaded(how)))
 
     def _reloaded(self, how: str) -> str:
         self._reloads -= 1
@@ -488,7 +487,7 @@ def _site(
     measured = Measured(server, LagMeter(reactor), admission, traffic)
     root = Root(gateway, measured)
     site = GatewaySite(
-        reactor, root, websockets.backend.budget, websockets.max_message - 1, root.access.caller_of
+        reactor, root, websockets.backend.budget, websockets.max_message - 1, root.access.admit
     )
     measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)

@@ -10,7 +10,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.policy import check_function
 from taskd.durable.answers import answer_by, refused, result, unknown_task
+from taskd.durable.coverage import follower_args
 from taskd.durable.ids import Ids
 from taskd.durable.ownership import allowed, check_may_change, check_may_see, for_whom
 from taskd.durable.rows import RowCheck
@@ -20,10 +22,11 @@ from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
+from taskd.server.labels import check_labels
 from taskd.server.methods import Asker
 from taskd.store.base import StoreError
-from taskd.store.batches import BatchRecord, NewBatch, Rows, counts
-from taskd.store.records import Full
+from taskd.store.batches import COUNTS, BatchRecord, NewBatch, Rows, counts
+from taskd.store.records import Full, New
 
 __all__ = ["BatchMethods", "BatchView"]
 
@@ -100,6 +103,7 @@ class BatchMethods:
         token: str | None,
     ) -> Outcome | None:
         """Store a task for each of `args`, all or none, and answer with their ids."""
+        check_function(asker.grant, function)
         if len(args) > MAX_ROWS:
             raise InvalidParams(
                 f"taskd.submit_batch: a batch has at most {MAX_ROWS} tasks, not {len(args)}; submit several",
@@ -122,8 +126,9 @@ class BatchMethods:
         at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
-            self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, grant=grant)
+            own = follower_args(asker.grant, then, self._functions)
+            self._check_follower(then, batch, own)
+            follower = self._follower(then, own, now, grant)
         parts: list[Rows] = []
 
         def store() -> None:
@@ -152,10 +157,24 @@ class BatchMethods:
         step(0)
         return None
 
-    def _check_follower(self, then: str, batch: str) -> None:
+    def _follower(self, then: str, own: Raw | None, now: float, grant: Grant) -> New:
+        """Return the task that follows a batch, with arguments of its `own` besides the counts."""
+        new, vault = self._tasks.new(then, own, NO_SUBMIT_OPTIONS, now, grant=grant), self._tasks.vault
+        if own is None or not vault.seals(then):
+            return new
+        secrets = vault.secrets(then)
+        if any(
+            map(secrets.has_name, COUNTS)
+        ):  # they are stored as they are, and would be opened with the others
+            raise InvalidParams(
+                f"then: {then} takes a count of a batch as a secret argument", argument="then"
+            )
+        return vault.sealed(new)
+
+    def _check_follower(self, then: str, batch: str, own: Raw | None) -> None:
         check = RowCheck(self._parameters("then", then))
         try:
-            check.check(Raw(counts(batch, 0, 0, 0, 0)), "then")
+            check.check(Raw(counts(batch, 0, 0, 0, 0, None if own is None else bytes(own))), "then")
         except InvalidParams as error:
             why = error.message.removeprefix("then: ")
             raise InvalidParams(
@@ -166,6 +185,7 @@ class BatchMethods:
         known = self._functions()
         for each in known:
             if each.name == function:
+                check_labels(each, is_shared=self._tasks.elsewhere is not None)
                 return each.parameters
         if known:
             raise InvalidParams(
@@ -233,9 +253,11 @@ class BatchMethods:
         """Answer with a batch."""
         self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
 
-    def list(self, asker: Asker, like: str | None, after: str, limit: int, owner: str | None) -> None:
-        """Answer with batches in the order of their ids: those of an owner, None for everybody's."""
-        self._batches.find(like, after, limit, owner).addCallbacks(
+    def list(
+        self, asker: Asker, like: str | None, edge: str, limit: int, owner: str | None, *, newest: bool
+    ) -> None:
+        """Answer with batches of an owner, None for everybody's: in the order of their ids, or reversed."""
+        self._batches.find(like, edge, limit, owner, newest=newest).addCallbacks(
             lambda found: asker.answer(result([BatchView.of(record) for record in found])),
             lambda reason: asker.answer(refused(reason.value)),
         )
@@ -250,16 +272,16 @@ class BatchMethods:
         """Call `found` with a batch that the asker may see; if there is none, call `refusing`, and answer."""
 
         def got(record: BatchRecord | None) -> None:
-            try:
-                if record is None:
-                    raise unknown_batch(batch)
-                check_may_see(asker.grant, record.task.owner)
-            except TaskdError:
-                refusing()
-                raise
+            if record is None:
+                raise unknown_batch(batch)
+            check_may_see(asker.grant, record.task.owner)
             found(record)
 
-        self._read(asker, batch, got)
+        def refuse(outcome: Outcome) -> None:
+            refusing()
+            asker.answer(outcome)
+
+        answer_by(self._batches.get(batch), got, refuse)
 
     def _read(self, asker: Asker, batch: str, got: Callable[[BatchRecord | None], object]) -> None:
         """Call `got` with a batch, None if there is none; what it raises is the answer."""
@@ -278,8 +300,7 @@ class BatchMethods:
         is_stopping = self._batches.is_stopping
 
         def found(record: BatchRecord) -> None:
-            if record.ended is not None or is_stopping:
-                wait.end()
+            wait.begin(has_ended=record.ended is not None or is_stopping)
 
         self._find(asker, batch, found, wait.give_up)
 

@@ -273,10 +273,10 @@ class DurableBatches:
         return self._read(lambda: self._store.batches.get(batch))
 
     def find(
-        self, like: str | None, after: str, limit: int, owner: str | None
+        self, like: str | None, edge: str, limit: int, owner: str | None, *, newest: bool
     ) -> Deferred[list[BatchRecord]]:
-        """Read batches, in the order of their ids: those of an owner, None for everybody's."""
-        return self._read(lambda: self._store.batches.find(like, after, limit, owner))
+        """Read batches of an owner, None for everybody's: after `edge`, or from the `newest` on before it."""
+        return self._read(lambda: self._store.batches.find(like, edge, limit, owner, newest=newest))
 
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
@@ -20,7 +21,7 @@ from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.store.base import Store, StoreError
 from taskd.store.batches import BatchRecord
-from taskd.store.nodes import NodeStore
+from taskd.store.nodes import NodeRow, NodeStore
 from taskd.store.records import Record
 
 __all__ = ["Elsewhere"]
@@ -94,6 +95,10 @@ class Elsewhere:
     def stop(self) -> None:
         """Look no longer."""
         self._is_stopped = True
+
+    def nodes(self) -> Deferred[list[NodeRow]]:
+        """Return the nodes that live."""
+        return self._read(self._nodes.rows)
 
     def look_soon(self) -> None:
         """Look now, since something may have changed."""

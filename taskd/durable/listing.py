@@ -54,8 +54,10 @@ class _Tasks(Protocol):
 class _Batches(Protocol):
     """The methods about batches, as far as the list needs them."""
 
-    def list(self, asker: Asker, like: str | None, after: str, limit: int, owner: str | None) -> None:
-        """Answer with batches in the order of their ids."""
+    def list(
+        self, asker: Asker, like: str | None, edge: str, limit: int, owner: str | None, *, newest: bool
+    ) -> None:
+        """Answer with batches in the order of their ids, or with the newest first."""
 
 
 class Listing:
@@ -70,11 +72,12 @@ class Listing:
         _check(listed, limit)
         owner = listed_owner(asker.grant, listed.owner)
         if batches:
-            if listed != Listed(like=listed.like, owner=listed.owner):
+            if listed != Listed(like=listed.like, owner=listed.owner, newest=listed.newest):
                 raise InvalidParams(
-                    "taskd.list: batches are found by after, limit, like and owner alone", argument="batches"
+                    "taskd.list: batches are found by after, newest, before, limit, like and owner alone",
+                    argument="batches",
                 )
-            self._batches.list(asker, listed.like, edge, limit, owner)
+            self._batches.list(asker, listed.like, edge, limit, owner, newest=listed.newest)
             return None
         wanted = _filter(replace(listed, owner=owner))
         self._tasks.read(lambda: self._tasks.store.find(wanted, edge, limit)).addCallbacks(

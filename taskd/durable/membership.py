@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.settling import LOST_WITH_DAEMON
 from taskd.durable.writer import Execute
 from taskd.net.timers import Alarm
 from taskd.store.base import StoreError
@@ -78,7 +79,7 @@ class Membership:
         self._follow = follow
         self._alarm = Alarm(clock, self._renew)
         self._fence_alarm = Alarm(clock, self._look)
-        self._last = clock.seconds()
+        self._last = self._since = clock.seconds()
         self._is_renewing = self._is_stopped = False
         self.is_fenced = False
         """Whether the lease could not be renewed, so that nothing is claimed."""
@@ -87,7 +88,7 @@ class Membership:
 
     def start(self) -> None:
         """Renew the lease from now on."""
-        self._last = self._clock.seconds()
+        self._last = self._since = self._clock.seconds()
         self._fence_alarm.set(self._last + FENCE_SECONDS)
         self._renew()
 
@@ -104,7 +105,9 @@ class Membership:
             return
         self._is_renewing = True
         asked, info = self._clock.seconds(), self._info()
-        renewing = self._execute(lambda: self._nodes.renew(info))
+        # A database that was down has heard of nobody: each node has the time to show itself again.
+        rescues = not self.is_fenced and asked - self._since >= DEAD_SECONDS
+        renewing = self._execute(lambda: self._nodes.renew(info, LOST_WITH_DAEMON, rescues=rescues))
         renewing.addCallbacks(self._renewed, self._broke, callbackArgs=(asked,))
         renewing.addErrback(lambda reason: _log.failure("a bug in taskd", reason))
 
@@ -129,6 +132,7 @@ class Membership:
         self._alarm.set(self._clock.seconds() + RENEW_SECONDS)
         if self.is_fenced:
             self.is_fenced = False
+            self._since = asked
             self._member.joined()
         self._member.heard(beat)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.policy import check_function
 from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.attaching import Attaching
 from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
+from taskd.durable.coverage import check_runs_again
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
 from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
@@ -20,15 +22,17 @@ from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
-from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
+from taskd.errors import Busy, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.server.figures import Commits
+from taskd.server.labels import check_labels
 from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import StoreError
+from taskd.store.nodes import NodeRow
 from taskd.store.records import ENDED, Accepted, Record, State
 
 __all__ = ["StoredMethods"]
@@ -61,6 +65,11 @@ class StoredMethods:
         """The state of the store."""
         tasks = self._tasks
         return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.fault, sorted(tasks.paused))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes have the same store, and run tasks of it."""
+        return self._tasks.elsewhere is not None
 
     @property
     def commits(self) -> Commits:
@@ -122,7 +131,8 @@ class StoredMethods:
         token: str | None = None,
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
-        self._check_function(function)
+        check_function(asker.grant, function)
+        self._check_is_known(function)
         grant = for_whom(asker.grant, options.owner)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
@@ -139,9 +149,13 @@ class StoredMethods:
         self._tasks.submit(function, given, options, stored, token=token, grant=grant)
         return None
 
-    def _check_function(self, function: str) -> None:
+    def _check_is_known(self, function: str) -> None:
         known = self._functions()
-        if known and all(each.name != function for each in known):
+        for each in known:
+            if each.name == function:
+                check_labels(each, is_shared=self.is_shared)
+                return
+        if known:
             raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
 
     def submit_batch(
@@ -187,13 +201,14 @@ class StoredMethods:
     # --- held, and put back ---
 
     def retry(self, asker: Asker, /, task: str) -> Outcome | None:
-        """Put back a task that failed or was set aside."""
+        """Put back a task that failed or was set aside, and that the asker could have submitted itself."""
 
         def found(record: Record) -> None:
             check_may_change(asker.grant, record.new.owner)
+            check_runs_again(asker.grant, record, self._tasks.vault, self._functions)
             self._holding.retry(asker, task)
 
-        if asker.grant.has("operate"):
+        if asker.grant.has("operate") and not asker.grant.is_narrow:  # who may put back any task
             self._holding.retry(asker, task)
         else:
             self._find(asker, task, found)
@@ -201,19 +216,29 @@ class StoredMethods:
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
-        self._find(
-            asker,
-            task,
-            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
-        )
+
+        def answer(record: Record, nodes: Sequence[NodeRow] | None = None) -> None:
+            reason = why(record, self._tasks, self._tasks.now(), asker.grant, nodes)
+            asker.answer(result(reason))
+
+        def found(record: Record) -> None:
+            elsewhere = self._tasks.elsewhere
+            if elsewhere is None or not self._tasks.missing(record.new.function):
+                answer(record)
+            else:  # others can run it
+                answer_by(elsewhere.nodes(), partial(answer, record), asker.answer)
+
+        self._find(asker, task, found)
         return None
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start no stored task of a function until it is resumed."""
+        check_function(asker.grant, function)
         return self._holding.pause(asker, function, paused=True)
 
     def resume(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start the stored tasks of a function again."""
+        check_function(asker.grant, function)
         return self._holding.pause(asker, function, paused=False)
 
     # --- out ---
@@ -258,14 +283,14 @@ class StoredMethods:
                 refusing()
                 self._batches.unknown_task(asker, task)
                 return
-            try:
-                check_may_see(asker.grant, record.new.owner)
-            except NotAllowed:
-                refusing()
-                raise
+            check_may_see(asker.grant, record.new.owner)
             found(record)
 
-        self._read(asker, task, got)
+        def refuse(outcome: Outcome) -> None:
+            refusing()
+            asker.answer(outcome)
+
+        answer_by(self._tasks.get(task), got, refuse)
 
     def _read(self, asker: Asker, task: str, got: Callable[[Record | None], object]) -> None:
         """Call `got` with a task, None if there is none; what it raises is the answer."""
@@ -289,8 +314,7 @@ class StoredMethods:
         asker.request.work = wait
 
         def found(record: Record) -> None:
-            if record.state in ENDED or self._is_left(record):
-                wait.end()
+            wait.begin(has_ended=record.state in ENDED or self._is_left(record))
 
         self._find(asker, task, found, wait.give_up)
         return None

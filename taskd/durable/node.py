@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.cancels import Cancels
@@ -64,11 +65,20 @@ class Node:
     ) -> None:
         self._clock = clock
         self._tasks = tasks
+        self._nodes = nodes
+        self._execute = execute
         self._drain = drain
         self._is_drained = self._is_stopped = self._has_started = False
+        self._number = nodes.node
+        self._is_marked = False  # in the store, as one that somebody has drained
         tasks.elsewhere = self._elsewhere = elsewhere
         self.membership = Membership(clock, nodes, execute, write, self, info, follow)
         self._alarm = Alarm(clock, self._poll)
+
+    @property
+    def number(self) -> int:
+        """The number of this node in the store."""
+        return self._nodes.node
 
     def start(self) -> None:
         """Begin, once the functions are known. Afterwards, show them to the others soon."""
@@ -96,12 +106,36 @@ class Node:
         self._tasks.cancels.claimed(beat.cancelled)
         if self._tasks.pauses.functions != frozenset(beat.paused):
             self._tasks.pauses.follow(beat.paused)
-        if beat.drain != self._is_drained:
-            self._is_drained = beat.drain
-            self._drain(beat.drain)
-            self._tasks.hold(held=beat.drain)
+        if self._nodes.node != self._number:
+            self._number, self._is_marked = self._nodes.node, False
+            if self._is_drained:  # which the store has noted of the old number alone
+                self.drain(self._number, drained=True)
+        if beat.drain != self._is_marked:
+            self._is_marked = beat.drain
+            self._take_new(new=not beat.drain)
         if beat.rescued:
             self._tasks.look_everywhere()
+
+    def drain(self, node: int, *, drained: bool) -> Deferred[bool]:
+        """Have a node take and claim nothing new, or again; fires with whether there is such a node.
+
+        This one does it at once, whatever the store can be asked.
+        """
+        is_own = node == self.number
+        if is_own:
+            self._take_new(new=not drained)
+
+        def marked(is_there: bool) -> bool:  # noqa: FBT001
+            if is_own:
+                self.membership.renew_soon()
+            return is_there
+
+        return self._execute(lambda: self._nodes.drain(node, drain=drained)).addCallback(marked)
+
+    def _take_new(self, *, new: bool) -> None:
+        self._is_drained = not new
+        self._drain(not new)
+        self._tasks.hold(held=not new or self.membership.is_fenced)
 
     def fence(self) -> None:
         """Claim nothing, and end what runs."""

@@ -16,17 +16,15 @@ from twisted.logger import Logger
 from taskd.durable.store_thread import StoreThread
 from taskd.functions.registry import FunctionInfo
 from taskd.store.base import Store, StoreError
+from taskd.store.descriptions import MEMORY, SQLITE, is_postgres, wrong_kind
 from taskd.store.memory import MemoryStore
 from taskd.store.memory_limits import MemoryLimits
 from taskd.store.nodes import NodeStore
 from taskd.store.sqlite import SqliteStore
 
-__all__ = ["MEMORY", "SQLITE", "Opening", "StoreChoice", "open_store"]
+__all__ = ["Opening", "StoreChoice", "open_store"]
 
 _log = Logger(namespace="taskd.store")
-
-MEMORY = "memory"
-SQLITE = "sqlite:"
 
 SWITCH_SECONDS = 0.0005
 """Seconds after which the interpreter lets the other thread go on. The store's thread gives way in each
@@ -35,7 +33,7 @@ statement; with Python's 5 ms it would wait that long to go on, while the reacto
 
 @dataclass(frozen=True, slots=True)
 class StoreChoice:
-    """The store that a daemon uses: ``memory``, ``memory:LIMITS`` or ``sqlite:PATH``.
+    """The store that a daemon uses: ``memory``, ``memory:LIMITS``, ``sqlite:PATH`` or ``postgres:DATABASE``.
 
     With `is_default` nobody has named it: it is used if a function is durable, and otherwise
     the one in memory.
@@ -52,7 +50,20 @@ def open_store(description: str) -> Store:
         return MemoryStore(MemoryLimits.parse(rest))
     if description.startswith(SQLITE) and rest:
         return SqliteStore(rest)
-    raise StoreError(f"a store is memory, memory:LIMITS or sqlite:PATH, not {description!r}")
+    if is_postgres(description):
+        return _open_postgres(description)
+    raise StoreError(wrong_kind(description))
+
+
+def _open_postgres(description: str) -> Store:
+    try:
+        from taskd.store.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError(
+            f"a store in PostgreSQL needs psycopg, which cannot be imported ({error}): "
+            "pip install 'twisted-taskd[postgres]'"
+        ) from error
+    return PostgresStore(description)
 
 
 class _NotYet:

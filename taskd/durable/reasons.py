@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -12,7 +13,9 @@ from taskd.durable.run import Run
 from taskd.durable.window import Window
 from taskd.functions.durability import Durability
 from taskd.model import OPERATOR, Grant
+from taskd.server.labels import named, options_for
 from taskd.server.position import Position
+from taskd.store.nodes import NodeRow
 from taskd.store.records import Record, State
 
 __all__ = ["Holders", "Why", "why"]
@@ -52,7 +55,8 @@ class Queued(msgspec.Struct, frozen=True):
 class Why(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to why a task waits: `reason` is for people, the rest for programs.
 
-    `due_in` is in seconds. Only what applies is there.
+    `due_in` is in seconds. `missing` are the labels that the function needs and this node does not have,
+    `nodes` the others that run it, if the store is shared. Only what applies is there.
     """
 
     task: str
@@ -64,6 +68,8 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
     paused: bool = False
     stopping: bool = False
     unknown_function: bool = False
+    missing: Sequence[str] = ()
+    nodes: Sequence[int] | None = None
     fault: str | None = None
     concurrency: HeldByConcurrency | None = None
     rate: HeldByRate | None = None
@@ -93,6 +99,9 @@ class Holders(Protocol):
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
 
+    def missing(self, function: str) -> tuple[str, ...]:
+        """Return the labels that a function needs and this node does not have."""
+
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""
 
@@ -104,10 +113,17 @@ class Holders(Protocol):
         """The window of claimed tasks."""
 
 
-def why(record: Record, holders: Holders, now: float, grant: Grant = OPERATOR) -> Why:
+def why(
+    record: Record,
+    holders: Holders,
+    now: float,
+    grant: Grant = OPERATOR,
+    nodes: Sequence[NodeRow] | None = None,
+) -> Why:
     """Return what holds a task; `now` is in seconds since 1970.
 
-    Only tasks are named that whoever has the `grant` may see.
+    Only tasks are named that whoever has the `grant` may see. `nodes` are those that share the store; they
+    are needed if the function lacks labels here.
     """
     function, state = record.new.function, record.state
     run = holders.run_of(record.new.id)
@@ -120,7 +136,7 @@ def why(record: Record, holders: Holders, now: float, grant: Grant = OPERATOR) -
         return _running(known, record.attempt if run is None else run.attempt, run, holders.fault)
     if state is not State.WAITING:
         return _because(known, _ENDED[state])
-    return _waiting(known, record, run, holders, grant)
+    return _waiting(known, record, run, holders, grant, nodes)
 
 
 def _because(known: Why, reason: str, **facts: object) -> Why:
@@ -153,7 +169,14 @@ def _scheduled(known: Why, record: Record, now: float) -> Why:
     return _because(known, f"it is not due yet, but in {due_in} s", due_in=due_in)
 
 
-def _waiting(known: Why, record: Record, run: Run | None, holders: Holders, grant: Grant) -> Why:
+def _waiting(
+    known: Why,
+    record: Record,
+    run: Run | None,
+    holders: Holders,
+    grant: Grant,
+    nodes: Sequence[NodeRow] | None,
+) -> Why:
     function = record.new.function
     durability = holders.durability(function)
     if holders.is_stopping:
@@ -172,6 +195,8 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders, gran
         )
     if function in holders.paused:
         return _because(known, f"{function} is paused, until taskd.resume", paused=True)
+    if missing := holders.missing(function):
+        return _lacking(known, missing, nodes)
     hold = holders.limiter.hold(record)
     if hold is not None:
         runs = [(each, holders.run_of(each)) for each in hold.running]
@@ -194,6 +219,21 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders, gran
         known,
         f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
     )
+
+
+def _lacking(known: Why, missing: tuple[str, ...], nodes: Sequence[NodeRow] | None) -> Why:
+    needs = f"it needs {named(missing)}, which this node does not have"
+    if nodes is None:
+        return _because(known, f"{needs}: start it with {options_for(missing)}", missing=missing)
+    able = [row for row in nodes if known.function in row.info.functions]
+    ready = [row.node for row in able if not (row.drain or row.info.is_draining)]
+    if ready:
+        others = f"nodes that run it: {', '.join(map(str, ready))}"
+    elif able:
+        others = f"all nodes that run it are drained: {', '.join(str(row.node) for row in able)}"
+    else:
+        others = f"no other node runs it either: start one with {options_for(missing)}"
+    return _because(known, f"{needs}; {others}", missing=missing, nodes=ready)
 
 
 def _held(known: Why, hold: Hold, durability: Durability, seen: list[str]) -> Why:

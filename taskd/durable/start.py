@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections import Counter
 from typing import cast
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorThreads
 
-from taskd import __version__
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.methods import StoredMethods
 from taskd.durable.node import Node
 from taskd.durable.opening import Opening, StoreChoice
 from taskd.durable.operators import OperatorRecords
+from taskd.durable.pace import Pace
 from taskd.durable.shared_clock import SharedClock
+from taskd.durable.shared_nodes import SharedNodes
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.vault import Sealing
 from taskd.durable.wall_clock import WallClock
 from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
+from taskd.server.nodes import node_info
+from taskd.server.status import StoreStatus
 from taskd.server.task_server import TaskServer
 from taskd.store.base import StoreError
-from taskd.store.nodes import NodeInfo
 
 __all__ = ["StorePart"]
 
@@ -54,6 +55,7 @@ class StorePart:
         )
         self._node: Node | None = None
         if nodes is not None:
+            tasks.window.pace = Pace(reactor)
             elsewhere = Elsewhere(
                 reactor,
                 opening.store,
@@ -71,10 +73,11 @@ class StorePart:
                 opening.renew,
                 opening.execute,
                 elsewhere,
-                lambda: _info(server),
+                lambda: node_info(server, is_draining=server.operation.is_drained),
                 shared_clock.follow,
                 lambda drain: server.operation.take_new(new=not drain),
             )
+            server.operation.nodes = SharedNodes(self._node, elsewhere, clock.now)
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._tasks.writer.taken_on = server.operation.stored
         self._records = server.operation.records = OperatorRecords(
@@ -135,6 +138,12 @@ class _OpenedMethods(StoredMethods):
         self._opening = opening
         self._node = node
 
+    @property
+    def status(self) -> StoreStatus:
+        """The state of the store, and the number of this node if it is shared."""
+        status = super().status
+        return status if self._node is None else replace(status, node=self._node.number)
+
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on, in a store that suits them."""
         self._opening.use(functions)
@@ -142,19 +151,3 @@ class _OpenedMethods(StoredMethods):
             super().use(functions)
             if self._node is not None:
                 self._node.start()
-
-
-def _info(server: TaskServer) -> NodeInfo:
-    """Return how this node shows itself to the others."""
-    functions = server.functions
-    status = server.status()
-    return NodeInfo(
-        f"{socket.gethostname()}:{os.getpid()}",
-        __version__,
-        [each.name for each in functions],
-        [each.name for each in functions if each.durable is not None and each.durable.once],
-        (),
-        len(status.workers),
-        sum(worker.tasks for worker in status.workers),
-        server.operation.is_drained,
-    )

@@ -98,6 +98,7 @@ class DurableTasks:
         )
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
+        self._missing: dict[str, tuple[str, ...]] = {}  # the labels that functions lack here
         self._lane = Lane(Party("store"))
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
@@ -126,14 +127,15 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
-        self._app = functions
+        self._missing = {each.name: each.missing for each in functions if each.missing}
+        self._app = [each for each in functions if self.elsewhere is not None or not each.missing]
         self.vault.use(functions)
         self.limiter.use(functions, list(self.runs.values()))
-        for run in [each for each in self.runs.values() if each.record.new.function not in self._functions]:
+        for run in [each for each in self.runs.values() if not self._is_run_here(each.record.new.function)]:
             self.let_go(run)
         if self._is_open:
             self.look_everywhere()
-            self.schedules.use(functions)
+            self.schedules.use(self._app)
             return
         if not self._is_opening:
             self._is_opening = True
@@ -169,7 +171,10 @@ class DurableTasks:
 
     def _may_claim(self, function: str) -> bool:
         is_ready = self._is_open and not self.is_stopping and not self._is_held
-        return is_ready and function in self._functions and function not in self.paused
+        return is_ready and self._is_run_here(function) and function not in self.paused
+
+    def _is_run_here(self, function: str) -> bool:
+        return function in self._functions and function not in self._missing
 
     # --- in ---
 
@@ -252,7 +257,7 @@ class DurableTasks:
     def _take(self, run: Run) -> None:
         record = run.record
         self.runs[record.new.id] = run
-        if self._is_held:
+        if self._is_held or not self._is_run_here(record.new.function):
             self.let_go(run)
         elif record.new.batch is not None and record.new.batch in self.batches.cancelling:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
@@ -401,6 +406,10 @@ class DurableTasks:
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
         return self._functions.get(function)
+
+    def missing(self, function: str) -> tuple[str, ...]:
+        """Return the labels that a function needs and this node does not have."""
+        return self._missing.get(function, ())
 
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""

@@ -28,7 +28,7 @@ _log = Logger(namespace="taskd.store")
 
 _why = (
     "its secret arguments are sealed with a key that the daemon does not have: add that key to the file of "
-    "--secret-key, after the first one, restart the daemon and put the task back (taskd retry)"
+    "--secret-key, after the first one, send the daemon SIGHUP and put the task back (taskd retry)"
 )
 
 UNREADABLE = Failure.of(TaskFailed(_why, type="taskd.SealedSecret", message=_why))

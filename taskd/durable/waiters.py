@@ -28,6 +28,9 @@ class AnsweredWait:
     `over` is called once, and answers the request: when that for which `wait` waits has come, or after
     `seconds`, None for no limit; or at once if the connection is gone, or about to go, so that it is
     not kept for the time that it wanted to wait. `wait` returns how to wait no longer.
+
+    It waits from the first, so that no end is missed, but `over` is not called before `begin`: until
+    then whoever looks for what is waited for may still refuse the request, and answer it.
     """
 
     def __init__(
@@ -38,14 +41,22 @@ class AnsweredWait:
         over: Callable[[], object],
     ) -> None:
         self._over: Callable[[], object] | None = over
+        self._has_begun = self._has_come = False
         self._stop = wait(self.end)
         self._timer = None if seconds is None else clock.callLater(max(seconds, 0.0), self.end)
 
+    def begin(self, *, has_ended: bool) -> None:
+        """Answer when the wait is over: now if it is, or if that which is waited for `has_ended`."""
+        self._has_begun = True
+        if has_ended or self._has_come:
+            self.end()
+
     def end(self, *_: object) -> None:
-        """Answer now, unless that was done."""
+        """Answer now, unless that was done; or at `begin`."""
+        self._has_come = True
         over = self._over
-        self.give_up()
-        if over is not None:
+        if over is not None and self._has_begun:
+            self.give_up()
             over()
 
     def give_up(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from taskd.durable.keyed_claims import SPARE
 from taskd.durable.limiter import Limiter
+from taskd.durable.pace import Pace
 from taskd.durable.writer import StoreWriter
 from taskd.store.base import CLAIM_BYTES, KeyedWant, Want
 from taskd.store.records import Record
@@ -36,6 +37,13 @@ class Window:
         self._claimed: dict[str, int] = {}
         self._bytes: Counter[str] = Counter()
         self._has_backlog: set[str] = set()
+        self.pace: Pace | None = None
+        """What bounds the tasks that are claimed ahead, if other nodes could run them."""
+
+    @property
+    def size(self) -> int:
+        """The number of tasks of a function that may be claimed."""
+        return WINDOW if self.pace is None else min(self.pace.size, WINDOW)
 
     def claimed_of(self, function: str) -> int:
         """Return how many tasks of a function are claimed."""
@@ -61,7 +69,7 @@ class Window:
             if claims is not None:
                 claims.look_again()
             self._refill(function, new_too=True)
-        elif claims.is_unscanned and room >= WINDOW // 2:
+        elif claims.is_unscanned and room >= self.size // 2:
             self._refill(function)
         elif self._may_claim(function):
             self._want(function, claims.submitted(key, room, self._writer.wants.get(function)))
@@ -72,12 +80,13 @@ class Window:
             return
         claims, room = self._limiter.claims(function), self._room(function)
         if claims is not None:
-            if claims.is_unscanned and room >= WINDOW // 2:
+            if claims.is_unscanned and room >= self.size // 2:
                 self._writer.want(function, claims.scan(room))
             elif claims.is_unscouted and room > -SPARE and function not in self._writer.wants:
                 self._writer.want(function, claims.scout(room))
         elif room > 0 and (new_too or (function in self._has_backlog and self._has_much_room(function))):
-            self._writer.want(function, room if function in self._claimed else FIRST_WINDOW)
+            first = FIRST_WINDOW if self.pace is None else room
+            self._writer.want(function, room if function in self._claimed else first)
 
     def _room(self, function: str) -> int:
         """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
@@ -86,10 +95,10 @@ class Window:
             claimed -= self._limiter.held(function)
         elif self._bytes[function] >= WINDOW_BYTES:
             return -WINDOW
-        return WINDOW - claimed
+        return self.size - claimed
 
     def _has_much_room(self, function: str) -> bool:
-        return self.claimed_of(function) <= WINDOW // 2 and self._bytes[function] <= WINDOW_BYTES // 2
+        return self.claimed_of(function) <= self.size // 2 and self._bytes[function] <= WINDOW_BYTES // 2
 
     def _want(self, function: str, want: KeyedWant | None) -> None:
         if want is not None:
@@ -128,6 +137,8 @@ class Window:
         """Count a task no more: it has ended, or waits in the store again."""
         function = record.new.function
         self._claimed[function] -= 1
+        if self.pace is not None and not waits:
+            self.pace.ended()
         self._bytes[function] -= _size(record)
         claims = self._limiter.claims(function)
         if claims is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 from taskd.functions import registry as registered
 from taskd.functions.durability import Durability
+from taskd.functions.labels import checked_needs
 from taskd.functions.retries import RETRY_FOR, RetryFor, checked_retry_for
 from taskd.functions.schedule import Missed, Schedule
 
@@ -37,6 +38,7 @@ def task(
     timezone: str | None = None,
     missed: Missed | None = None,
     retry_for: type[BaseException] | RetryFor = RETRY_FOR,
+    needs: str | Sequence[str] = (),
 ) -> Callable[[_Function], _Function]: ...
 def task(
     function: Any = None,
@@ -58,6 +60,7 @@ def task(
     timezone: str | None = None,
     missed: Missed | None = None,
     retry_for: type[BaseException] | RetryFor = RETRY_FOR,
+    needs: str | Sequence[str] = (),
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
@@ -80,10 +83,15 @@ def task(
     that came while the server did not run: none ("skip", the default), the last
     one ("last"), or each ("all").
 
-    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do, and `ValueError` for a wrong `retry_for`.
+    With `needs`, a label or several (``needs="gpu"``), the function runs only on nodes that were started
+    with all of these labels (``--label gpu``); others refuse to call it, or leave its stored tasks to them.
+
+    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do, and `ValueError` for a wrong `retry_for`
+    or wrong `needs`.
     """
     schedule = Schedule.of(cron, every, timezone, missed, durable=durable)
     judged = checked_retry_for(retry_for)
+    labels = checked_needs(needs)
     durability = Durability.of(
         durable=durable,
         once=once,
@@ -98,7 +106,7 @@ def task(
 
     def register(function: _Function) -> _Function:
         registered.registry.add(
-            function, name, timeout, grace, durability, schedule=schedule, retry_for=judged
+            function, name, timeout, grace, durability, schedule=schedule, retry_for=judged, needs=labels
         )
         return function
 

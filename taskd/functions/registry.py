@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ import msgspec
 from taskd.functions.awaitables import is_async, may_be_async
 from taskd.functions.descriptions import ParameterInfo, describe_parameters, signature_text
 from taskd.functions.durability import Durability
+from taskd.functions.labels import checked_needs
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
@@ -52,7 +53,9 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     `summary` is the first line of the docstring. `timeout` is the function's
     own time limit (None for none) and `grace` the time that it has to clean up,
     both in seconds. `durable` says how its tasks are stored, None if only some are,
-    and `schedule` when the server runs it by itself, None for never.
+    and `schedule` when the server runs it by itself, None for never. It runs only on nodes
+    that have all the labels in `needs`; `missing` are those of them that the node which
+    describes it does not have.
     """
 
     name: str
@@ -63,6 +66,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     grace: float = GRACE
     durable: Durability | None = None
     schedule: Schedule | None = None
+    needs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 class Function:
@@ -72,7 +77,8 @@ class Function:
     time that it has to clean up, in seconds. `origin` is where it was registered.
     `durable` says how its tasks are stored, None if only those that are submitted;
     after an exception of the classes `retry_for` those may be tried again.
-    `schedule` says when the server runs it by itself, None for never.
+    `schedule` says when the server runs it by itself, None for never. It runs only
+    on nodes that have all the labels in `needs`.
     """
 
     def __init__(
@@ -85,7 +91,9 @@ class Function:
         durable: Durability | None = None,
         schedule: Schedule | None = None,
         retry_for: RetryFor = RETRY_FOR,
+        needs: tuple[str, ...] = (),
     ) -> None:
+        self.needs = needs
         self.durable = durable
         self.schedule = schedule
         self.retry_for = retry_for
@@ -136,6 +144,7 @@ class Function:
             grace=self.grace,
             durable=self.durable,
             schedule=self.schedule,
+            needs=self.needs,
         )
 
 
@@ -184,6 +193,7 @@ class Registry:
         durable: Durability | None = None,
         schedule: Schedule | None = None,
         retry_for: RetryFor = RETRY_FOR,
+        needs: str | Sequence[str] = (),
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
@@ -194,7 +204,7 @@ class Registry:
         Raises `TypeError` if `function` cannot be a function of an app (a
         class, a method without its object) or has no name;
         `ValueError` if the name is reserved or belongs to another function, if
-        `timeout` is not above 0, or if `grace` is below 0.
+        `timeout` is not above 0, if `grace` is below 0, or if one of `needs` is no label.
         """
         if timeout is not None and not (_is_seconds(timeout) and timeout > 0):
             raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
@@ -212,6 +222,7 @@ class Registry:
             durable,
             schedule,
             retry_for,
+            checked_needs(needs),
         )
         known = self._functions.get(added.name)
         if known is not None and not _may_replace(known, added):

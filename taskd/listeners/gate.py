@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, Generic
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -19,27 +19,35 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskd.auth.caller import Caller, Verifier
-from taskd.auth.policy import check_role, check_urgent
+from taskd.auth.policy import check_function, check_role, check_urgent
 from taskd.auth.whoami import Whoami
-from taskd.errors import InternalError, NotAllowed, TaskdError, quoted
+from taskd.errors import InternalError, NotAllowed, TaskdError, TooLarge
 from taskd.functions.wire_names import RESERVED
+from taskd.listeners.covered_functions import asked_by
+from taskd.listeners.front import Front
 from taskd.listeners.peer import Peer
 from taskd.listeners.rates import Rates
 from taskd.listeners.wire import Backend, Work
 from taskd.model import PRIORITY, Failure, Grant, Options, Result, SubmitOptions
 from taskd.net.log_rate import RatedLog
 from taskd.net.timers import Alarm
-from taskd.protocol.method_names import AUTH, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
+from taskd.protocol.method_names import AUTH, FUNCTIONS, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
-from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Lane, Parties
 from taskd.server.audit import Audit
 from taskd.server.fixed_arguments import FindFunctions, fix_arguments, submit_parameters
 from taskd.server.methods import Requester
-from taskd.server.unanswered import Unanswered
 
-__all__ = ["ENDING_SECONDS", "TOKEN_SECONDS", "Gate", "GatedBackend"]
+__all__ = [
+    "ENDING_SECONDS",
+    "MESSAGE_WITHOUT_TOKEN",
+    "MOST_REFUSED",
+    "TOKEN_SECONDS",
+    "Gate",
+    "GatedBackend",
+    "too_large_without_token",
+]
 
 _log = Logger(namespace="taskd.gate")
 
@@ -48,6 +56,14 @@ TOKEN_SECONDS = 10.0
 
 ENDING_SECONDS = 30.0
 """Seconds in which the requests of a connection may end whose token has expired: as many as at a stop."""
+
+MESSAGE_WITHOUT_TOKEN = 65536
+"""Bytes of a message, LF included, on a connection that has shown no token yet: eight times the
+longest token, and as much as one read brings. So little is held for strangers, however many there are."""
+
+MOST_REFUSED = 3
+"""Tokens of one connection that may be refused before it is closed: a program may have an old one and
+one that was mistyped. Whoever guesses needs a connection for every three, and these are limited."""
 
 LOOK_SECONDS = 60.0
 """Seconds after which the time of day is looked at again at the latest, since it may be set."""
@@ -65,6 +81,20 @@ def no_token() -> NotAllowed:
 def expired() -> NotAllowed:
     """Return the error for a token that is not valid any more."""
     return NotAllowed("the token has expired: bring a new one", reason="expired")
+
+
+def too_large_without_token(limit: int) -> TooLarge:
+    """Return the error for a message of more than `limit` bytes on a connection that has shown no token."""
+    return TooLarge(
+        f"without a token a message has at most {limit} bytes: send one by {AUTH} first",
+        limit=limit,
+    )
+
+
+def _too_many_refused() -> NotAllowed:
+    return NotAllowed(
+        f"{MOST_REFUSED} tokens of this connection were refused: open another one", reason="refused"
+    )
 
 
 class Gate:
@@ -93,6 +123,7 @@ class Gate:
         self.rates = Rates()
         self._awaited: dict[Peer[Any], float] = {}  # until when, the first one first
         self._ending: dict[Peer[Any], float] = {}
+        self._refused: dict[Peer[Any], int] = {}  # how many tokens of these have been refused
         self._callers: dict[Peer[Any], Caller] = {}
         self._expires = inf
         """When the first of these expires, or earlier, in seconds since 1970."""
@@ -108,6 +139,26 @@ class Gate:
             why = error.data.get("reason", "refused")
             self._log.warn("refused", "a token of {party} was refused: {why}", party=party, why=why)
             raise
+
+    def verify_shown(self, token: str, peer: Peer[Any]) -> Caller:
+        """Return whoever has shown a token on an open connection. Raises `NotAllowed`.
+
+        The connection is closed if too many have been refused; after that no other one is looked at.
+        """
+        most = 1 if peer.ends_with_token else MOST_REFUSED
+        if self._refused.get(peer, 0) >= most:
+            raise _too_many_refused()
+        try:
+            return self.verify(token, peer.party)
+        except NotAllowed as error:
+            refused = self._refused[peer] = self._refused.get(peer, 0) + 1
+            if refused >= most:
+                self.refuse(peer, error if peer.ends_with_token else _too_many_refused())
+            raise
+
+    def accepts(self, caller: Caller) -> bool:
+        """Return whether a caller of `verify` would still be accepted."""
+        return self._verifier.is_valid(caller, self._now())
 
     def note_refusal(self, peer: Peer[Any], error: NotAllowed) -> None:
         """Log that somebody who has shown a token has asked for what that does not allow."""
@@ -153,6 +204,7 @@ class Gate:
         """Forget a connection that is gone."""
         self._awaited.pop(peer, None)
         self._ending.pop(peer, None)
+        self._refused.pop(peer, None)
         self._callers.pop(peer, None)
 
     def tokens_changed(self) -> None:
@@ -227,11 +279,11 @@ def _expires(caller: Caller) -> float:
     return inf if caller.expires is None else caller.expires
 
 
-NOBODY = Caller("", Grant(role="watch"), functions=(), expires=-inf)
+NOBODY = Caller("", Grant(role="watch", functions=()), expires=-inf)
 """The caller of a connection whose token was revoked: its token has expired, and covers nothing."""
 
 
-class GatedBackend(Generic[Work]):
+class GatedBackend(Front[Work]):
     """The backend of the connections that need a token. Implements `taskd.listeners.wire.Backend`.
 
     `functions` returns the functions of the backend, if it is the task server of this process: it
@@ -239,34 +291,9 @@ class GatedBackend(Generic[Work]):
     """
 
     def __init__(self, gate: Gate, backend: Backend[Work], functions: FindFunctions | None = None) -> None:
+        super().__init__(backend)
         self._gate = gate
-        self._backend = backend
         self._functions = functions
-        self.cancel = backend.cancel
-        self.detach = backend.detach
-        self.resume = backend.resume
-        self.read_again = backend.read_again
-        self.gone = backend.gone
-
-    @property
-    def parties(self) -> Parties:
-        """The parties of the backend's connections."""
-        return self._backend.parties
-
-    @property
-    def unanswered(self) -> Unanswered:
-        """Where failures without a reply are counted."""
-        return self._backend.unanswered
-
-    @property
-    def copies(self) -> int:
-        """How often a request in flight is held."""
-        return self._backend.copies
-
-    @property
-    def budget(self) -> Budget:
-        """Where the bytes are counted."""
-        return self._backend.budget
 
     def submit(self, requests: list[Request[Work]], requester: Requester) -> None:
         """Pass on what is allowed, and answer the rest."""
@@ -275,7 +302,11 @@ class GatedBackend(Generic[Work]):
         allowed = []
         for request in requests:
             try:
-                if self._is_allowed(request, requester, now):
+                if not self._is_allowed(request, requester, now):
+                    continue
+                if request.function == FUNCTIONS:
+                    self._backend.submit([request], asked_by(requester, request))
+                else:
                     allowed.append(request)
             except TaskdError as error:
                 if isinstance(error, NotAllowed):
@@ -305,9 +336,10 @@ class GatedBackend(Generic[Work]):
         options = request.options
         if caller.grant.has("operate"):
             _check_passed_on(options)
+            _check_passes_on(caller.grant, options)
         self._check_options(caller, options.priority, options.owner)
         if not function.startswith(RESERVED):
-            self._check_function(caller, function)
+            check_function(caller.grant, function)
             self._take(caller, 1, now)
         else:
             check_role(caller.grant, function)
@@ -325,12 +357,7 @@ class GatedBackend(Generic[Work]):
             raise NotAllowed(f"{AUTH}: a gateway shows its own token, and passes on none", reason="role")
         args, named = bound(request)
         (token,) = (*args, *named.values())
-        try:
-            caller = self._gate.verify(token, peer.party)
-        except NotAllowed as error:
-            if peer.ends_with_token:
-                self._gate.refuse(peer, error)
-            raise
+        caller = self._gate.verify_shown(token, peer)
         self._gate.let_in(peer, caller, self.parties)
         peer.task_ended(request, Result(Raw(msgspec.json.encode(Whoami.of(caller)))))
 
@@ -351,24 +378,13 @@ class GatedBackend(Generic[Work]):
         if priority < PRIORITY and self._gate.shared_priorities:
             check_urgent(caller.grant)
 
-    @staticmethod
-    def _check_function(caller: Caller, function: str) -> None:
-        if not caller.grant.has("submit"):
-            raise NotAllowed(
-                f"to call {quoted(function)} needs a token with the role submit; this caller has the role "
-                f"{caller.grant.role}",
-                reason="role",
-            )
-        if not caller.may_call(function):
-            raise NotAllowed(f"the token does not cover the function {quoted(function)}", reason="function")
-
     def _check_submit(self, request: Request[Work], caller: Caller, now: float) -> None:
         args, named = bound(request)
         parameters = submit_parameters(request.function, args, named)
-        self._check_function(caller, parameters["function"])
+        check_function(caller.grant, parameters["function"])
         then = parameters.get("then")
         if then is not None:
-            self._check_function(caller, then)
+            check_function(caller.grant, then)
         options: SubmitOptions | None = parameters.get("options")
         if options is not None:
             self._check_options(caller, options.priority, options.owner)
@@ -386,4 +402,17 @@ def _check_passed_on(options: Options) -> None:
             "a token is needed here, and the gateway that has passed this on asks for none: "
             "give it the same tokens",
             reason="no token",
+        )
+
+
+def _check_passes_on(grant: Grant, options: Options) -> None:
+    """Raise `NotAllowed` if an operator who is held to some functions or arguments names another's rights.
+
+    These would take the place of its own.
+    """
+    if options.grant is not None and grant.is_narrow:
+        raise NotAllowed(
+            "options.grant: to pass on what others may do needs a token that covers every function and fixes "
+            "no arguments",
+            reason="function",
         )

@@ -60,7 +60,8 @@ class GatewayConfig:
     `max_buffered`, in bytes, is for a gateway without a task server.
     `calls_own_server` says that the one task server is that of this process.
     With a `verifier`, callers must show tokens. Of each websocket, at most `message_rate` messages a
-    second are read; if the gateway `compresses`, its messages may be compressed.
+    second are read; if the gateway `compresses`, its messages may be compressed. `server_token`
+    returns the token that is shown to the task servers, if they want one.
     """
 
     task_servers: Sequence[str]
@@ -76,6 +77,7 @@ class GatewayConfig:
     verifier: Verifier | None = None
     message_rate: float | None = None
     compresses: bool = False
+    server_token: Callable[[], str] | None = None
 
     def start(self, reactor: Reactor, local: TaskServer | None = None, gate: Gate | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.

@@ -20,6 +20,7 @@ from taskd.errors import InternalError, ShuttingDown, TaskdError, TooLarge, quot
 from taskd.listeners.readiness import RemoteReadiness
 from taskd.listeners.remote_events import RemoteEvents
 from taskd.listeners.reply_meter import ReplyMeter
+from taskd.listeners.server_credentials import server_credentials
 from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress, Result
 from taskd.net.buffered_socket import READ_SIZE
 from taskd.net.reactor import Reactor
@@ -82,6 +83,11 @@ class RemoteBackend:
         self._shared_account = budget.account(SHARED, _Unmoved())
         self.certificates: list[RenewableCertificates] = []
         """The certificates of the links to task servers by TLS."""
+        self._credentials = (
+            server_credentials(reactor, config.server_token, passes_on=has_tokens)
+            if config.server_token is not None
+            else None
+        )
         self._slots = ConnectionSlots(config.max_connections)
         self._events = RemoteEvents(
             reactor,
@@ -89,6 +95,7 @@ class RemoteBackend:
             config.max_message + ENVELOPE,
             config.own_ends,
             has_tokens=has_tokens,
+            credentials=self._credentials,
         )
         self._status_links: dict[str, Link] = {}
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
@@ -104,11 +111,14 @@ class RemoteBackend:
         max_reply = max_message + ENVELOPE
         own_ends = self._config.own_ends
         # Health checks have links of their own: they must not wait behind calls.
-        status = PerCallLink(self._reactor, server, max_reply, own_ends=own_ends)
+        credentials = self._credentials
+        status = PerCallLink(self._reactor, server, max_reply, own_ends=own_ends, credentials=credentials)
         self._status_links[server] = status
         link: PerCallLink | PooledLink
         if self._has_connection_each:
-            link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
+            link = PerCallLink(
+                self._reactor, server, max_reply, self._slots, own_ends, credentials=credentials
+            )
         else:
             link = PooledLink(
                 self._reactor,
@@ -118,6 +128,7 @@ class RemoteBackend:
                 own_ends,
                 alone=max_message // 10,
                 meters=lambda: ReplyMeter(_Shared(self._shared_account)),
+                credentials=credentials,
             )
         if server.lower().startswith("tls:"):
             events = [each for each in self._events.links if each.server == server]

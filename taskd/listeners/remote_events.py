@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.event_link import EventLink
+from taskd.client.tokens import Credentials
 from taskd.durable.attaching import Attaching, named_target
 from taskd.durable.events import EventHub, Page
 from taskd.errors import InternalError, InvalidParams, TaskdError, Unreachable
@@ -70,6 +71,7 @@ class RemoteEvents:
 
     `servers` are client endpoint strings, `max_reply` is in bytes, `own_ends` gets
     the addresses of the connections' two ends. With `has_tokens`, websockets see what their grants permit.
+    `credentials` are for the task servers.
     """
 
     def __init__(
@@ -80,12 +82,16 @@ class RemoteEvents:
         own_ends: set[object],
         *,
         has_tokens: bool = False,
+        credentials: Credentials | None = None,
     ) -> None:
         self._reactor = reactor
         # What all websockets share is read for whoever may see it, as was found out before.
         self._grant = OPERATOR if has_tokens else None
         self.links = [
-            EventLink(reactor, server, max_reply, own_ends, self._got, self._reconnect) for server in servers
+            EventLink(
+                *(reactor, server, max_reply, own_ends, self._got, self._reconnect), credentials=credentials
+            )
+            for server in servers
         ]
         self._watched: dict[str, _Watched] = {}
         self._hub = EventHub(reactor, self._read, time.time, unwatched=self._unwatched, max_reads=MAX_READS)

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.errors import Busy, NotAllowed
-from taskd.listeners.gate import Gate, GatedBackend
+from taskd.listeners.gate import MESSAGE_WITHOUT_TOKEN, Gate, GatedBackend, too_large_without_token
 from taskd.listeners.message_rate import Throttle
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
@@ -57,6 +57,7 @@ class TaskProtocol(LinearLineReceiver):
 
     factory: TaskFactory
     _may_name_callers: bool | None = None
+    _throttle: Throttle | None = None
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -84,13 +85,15 @@ class TaskProtocol(LinearLineReceiver):
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
         if limits.message_rate is not None:
-            throttle = Throttle(factory.clock, self.client, limits.message_rate)
-            self.lines_received = throttle.receive  # type: ignore[method-assign,assignment]
+            self._throttle = Throttle(factory.clock, self.client, limits.message_rate)
+            self.lines_received = self._throttle.receive  # type: ignore[method-assign,assignment]
         self.line_grows = self.client.message_grows  # type: ignore[method-assign]
         factory.peers.add(self.client)
         factory.server.connections += 1
         if factory.gate is not None:
             factory.gate.await_token(self.client)
+            self.lines_received = self._lines_at_gate  # type: ignore[method-assign]
+            self.line_grows = self._line_grows_at_gate  # type: ignore[method-assign]
 
     # --- what comes in ---
 
@@ -102,6 +105,36 @@ class TaskProtocol(LinearLineReceiver):
         """Refuse the rest of the stream."""
         self.client.unfinished = 0
         self.client.refuse_rest(too_large(self.MAX_LENGTH))
+
+    def _lines_at_gate(self, lines: list[bytes]) -> None:
+        """Take in lines of a client that may need a token, unless the first is too long without one.
+
+        Others are not: they are whole in one read.
+        """
+        if len(lines[0]) >= MESSAGE_WITHOUT_TOKEN and self._lacks_token():
+            self._refuse_without_token()
+        else:
+            (self._throttle or self.client).receive(lines)
+
+    def _line_grows_at_gate(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Count an incomplete line of a client that may need a token, or refuse it."""
+        if unfinished >= MESSAGE_WITHOUT_TOKEN and not is_new and self._lacks_token():
+            self._refuse_without_token()
+        else:
+            self.client.message_grows(unfinished, is_new)
+
+    def _lacks_token(self) -> bool:
+        """Return whether a token is needed, and has not been shown by anything received so far.
+
+        What waits for its turn may have one: then the line is looked at again when more of it has come.
+        """
+        client = self.client
+        return client.caller is None and client.session.backlog is None and not self.may_name_callers
+
+    def _refuse_without_token(self) -> None:
+        self.drop_unfinished()
+        self.client.unfinished = 0
+        self.client.refuse_rest(too_large_without_token(MESSAGE_WITHOUT_TOKEN))
 
     def readConnectionLost(self) -> None:
         """Note that the client has shut down its sending side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from secrets import token_hex
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 from taskd.auth.bearer import bearer_token
 from taskd.auth.caller import Caller
 from taskd.errors import NotAllowed
-from taskd.listeners.gate import Gate
+from taskd.listeners.gate import MESSAGE_WITHOUT_TOKEN, Gate, too_large_without_token
 from taskd.listeners.message_rate import Throttle
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Peer
@@ -23,10 +24,12 @@ from taskd.listeners.peers import Peers
 from taskd.listeners.safe_headers import SAFE_HEADERS
 from taskd.listeners.websocket_closing import MAX_REASON, ClosingProtocol, close_code
 from taskd.listeners.wire import Backend, UnsentLimits
+from taskd.net.autobahn_log import AutobahnLog
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.websocket_compression import accepted, compressed_frame
+from taskd.net.websocket_fastpath import MAX_FRAMES, TOO_BIG
 from taskd.protocol.replies import task_complete
 from taskd.protocol.session import Session
 from taskd.protocol.websocket_frames import PING_INTERVAL
@@ -46,6 +49,11 @@ is accepted."""
 TOKEN = "taskd.token."  # noqa: S105
 """The beginning of another one, which has a token: a page can send no headers."""
 
+FRAMES_WITHOUT_TOKEN = 1000
+"""Frames of a message before a token was shown: a page sends one, and each is kept, even an empty one."""
+
+_SHOWN_TOKEN = re.compile(re.escape(TOKEN) + r"""[^\s"',]*""", re.IGNORECASE)
+
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
 
@@ -61,8 +69,15 @@ class WebSocketProtocol(ClosingProtocol):
     _throttle: Throttle | None = None
     _window_bits: int | None = None
     """The window of messages that are compressed; None if none are."""
+    _awaits_token = False
+    """Whether messages are held to the limits of those who have shown no token."""
     _caller: Caller | NotAllowed | None = None
     """Whoever has shown a token with the handshake, or why that is refused."""
+
+    @property
+    def log(self) -> AutobahnLog:
+        """Where Autobahn logs."""
+        return self.factory.autobahn_log
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """Accept or deny the websocket, by its origin, and take a token that comes with it.
@@ -139,10 +154,27 @@ class WebSocketProtocol(ClosingProtocol):
             return
         if caller is None:
             factory.gate.await_token(self.client)
+            self._awaits_token = True
+            self._limit_messages(min(MESSAGE_WITHOUT_TOKEN, factory.max_message), FRAMES_WITHOUT_TOKEN)
         else:
             factory.gate.let_in(self.client, caller, factory.backend.parties)
 
+    def _limit_messages(self, size: int, frames: int) -> None:
+        """Hold messages to so many bytes, with the LF that they get on their way, and so many frames."""
+        self.maxMessagePayloadSize = self.maxFramePayloadSize = size - 1
+        self.max_frames = frames
+
     # --- what comes in ---
+
+    def should_wait(self) -> bool:
+        """Return whether a message that has not been looked at may have the token that the next one needs."""
+        if not self._awaits_token or self.client is None:
+            return False
+        if self.client.caller is None:
+            return self.client.session.backlog is not None
+        self._awaits_token = False
+        self._limit_messages(self.factory.max_message, MAX_FRAMES)
+        return False
 
     def texts_received(self, texts: list[bytes]) -> None:
         """Pass on messages to the client's session."""
@@ -185,6 +217,9 @@ class WebSocketProtocol(ClosingProtocol):
     def take_step(self) -> bool:
         """Read a part of what has been received; return whether more may be read now."""
         if self.client is not None and self.client.is_reading:
+            if self.should_wait():
+                self.factory.peers.turns.ask(self)  # behind the client's own turn
+                return False
             self.read_more()
             if self.has_unread:
                 return True
@@ -205,6 +240,26 @@ class WebSocketProtocol(ClosingProtocol):
             self.factory.peers.discard(client)
             if self.factory.gate is not None:
                 self.factory.gate.forget(client)
+
+    def sendCloseFrame(  # noqa: N802  # Autobahn's names
+        self,
+        code: int | None = None,
+        reasonUtf8: bytes | None = None,  # noqa: N803
+        isReply: bool = False,  # noqa: FBT001, FBT002, N803
+    ) -> None:
+        """Send a close frame, which names the token if a message is only too long without one."""
+        if code == TOO_BIG and self._awaits_token and not isReply:
+            reasonUtf8 = str(too_large_without_token(MESSAGE_WITHOUT_TOKEN)).encode()[:MAX_REASON]  # noqa: N806
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def failHandshake(  # noqa: N802
+        self,
+        reason: str,
+        code: int = 400,
+        responseHeaders: Sequence[tuple[str, str]] | None = None,  # noqa: N803
+    ) -> None:
+        """Refuse a handshake; the reason, which is logged, may quote what a client has sent, but no token."""
+        super().failHandshake(_SHOWN_TOKEN.sub(TOKEN + "[hidden]", reason), code, responseHeaders)
 
     def sendHttpErrorResponse(  # noqa: N802
         self,
@@ -272,6 +327,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.message_rate = message_rate
         self.clock: IReactorTime = reactor
         self.log = RatedLog(reactor, _log)
+        self.autobahn_log = AutobahnLog(self.log)
         self.backend = backend
         self.peers = peers
         self.origins = origins

@@ -22,7 +22,8 @@ class LinearLineReceiver(LineReceiver):
     Override `lines_received` to get all the lines of one read together, or
     `lineReceived` to get them one by one. For a line over `MAX_LENGTH` bytes
     (with its LF) `lineLengthExceeded` is called, once; nothing after it is
-    delivered. There is no raw mode: Text framing has none.
+    delivered, unless `drops` returns True: then what follows is. There is no raw mode: Text framing
+    has none.
     """
 
     delimiter = b"\n"
@@ -30,6 +31,8 @@ class LinearLineReceiver(LineReceiver):
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     _splitter: LineSplitter | None = None
     _is_within_line = False
+    _is_dropping = False
+    """Whether a line is too long, and read only to find its end."""
 
     def connectionMade(self) -> None:
         """Begin with an empty buffer, and with the present `MAX_LENGTH`."""
@@ -53,10 +56,13 @@ class LinearLineReceiver(LineReceiver):
     def drop_unfinished(self) -> None:
         """Forget what was received of an incomplete line, and ignore whatever follows."""
         self._splitter = None
+        self._is_dropping = False
 
     def dataReceived(self, data: bytes) -> None:
         """Cut `data` into lines and deliver them."""
         if self._splitter is None or not data:
+            if self._is_dropping:
+                self._drop_line(data)
             return
         try:
             lines = self._splitter.receive(data)
@@ -64,15 +70,32 @@ class LinearLineReceiver(LineReceiver):
             self._splitter = None
             if error.lines:
                 self.lines_received(error.lines)
-            self.lineLengthExceeded(data)
+            if not self.drops(error.head):
+                self.lineLengthExceeded(data)
+                return
+            self._is_dropping = True
+            self._drop_line(b"" if error.rest is None else b"\n" + error.rest)
         else:
             if data[-1] != _LF or self._is_within_line:
                 self._is_within_line = data[-1] != _LF
                 self.line_grows(self._splitter.unfinished, bool(lines))
             if lines:
                 self.lines_received(lines)
-            else:
+            elif self._splitter is not None:  # the line may have been too much
                 self.part_received(data)
+
+    def _drop_line(self, data: bytes) -> None:
+        """Read a line that is too long to its end, and go on behind it."""
+        end = data.find(b"\n")
+        self.line_grows(0, end >= 0)
+        if end >= 0:
+            self._is_dropping = self._is_within_line = False
+            self._splitter = LineSplitter(self.MAX_LENGTH)
+            self.dataReceived(data[end + 1 :])
+
+    def drops(self, head: bytes) -> bool:
+        """Return whether a line over `MAX_LENGTH`, which begins so, is dropped and what follows is read."""
+        return False
 
     def part_received(self, data: bytes) -> None:
         """Look at bytes that have completed no line; they are delivered with the rest of the line."""

@@ -140,9 +140,13 @@ class TextServerProtocol(WebSocketServerProtocol):
     """Whether short texts are read here; if not, Autobahn reads them."""
     ignores_input = False
     """Whether what the client still sends is of no use."""
+    maxMessagePayloadSize: int  # Autobahn sets it  # noqa: N815
+    max_frames = MAX_FRAMES
+    """The frames that a message may have."""
     _unread = b""
     _frames = 0
     _growing = 0
+    _inflated = 0
     _is_within_message = False
 
     def __init__(self) -> None:
@@ -158,6 +162,14 @@ class TextServerProtocol(WebSocketServerProtocol):
         raise NotImplementedError
 
     # --- what comes in ---
+
+    def should_wait(self) -> bool:
+        """Return whether no frame may be read until the messages before it have been worked off."""
+        return False
+
+    def processData(self) -> bool:  # noqa: N802  # Autobahn's name
+        """Let Autobahn read a frame, unless it should wait; the frame stays in `data` then."""
+        return not self.should_wait() and bool(super().processData())
 
     @property
     def has_unread(self) -> bool:
@@ -209,10 +221,19 @@ class TextServerProtocol(WebSocketServerProtocol):
                 if end == len(data):
                     return
                 data = data[end:]
+        self._read_slowly(data)
+
+    def _read_slowly(self, data: bytes) -> None:
+        """Read some frames through Autobahn, unless they should wait; the rest is unread."""
+        if self.should_wait():
+            self._unread = data
+            return
         end = self._give(data, 0, SLOW_SLICE)
         if self.has_fast_path and end < len(data):
             end = self._give(data, end, _rest_of_frame(self))  # a payload is read fast, however long
         self._unread = data[end:]
+        if self.data and self.should_wait():  # since a message has been read
+            self._unread, self.data = self.data + self._unread, b""
         self.answer_pings_now()
         if self._growing or self._is_within_message:
             self._is_within_message = bool(self._growing)
@@ -224,9 +245,24 @@ class TextServerProtocol(WebSocketServerProtocol):
         `is_new` says that a message before it is complete, which follows.
         """
 
+    def onMessageBegin(self, isBinary: bool) -> None:  # noqa: FBT001, N803
+        """Begin a message; if it is compressed, it is inflated up to one byte more than it may have."""
+        if self._perMessageCompress is not None:
+            # Older releases cut off what is beyond this, in each frame: so that shows below.
+            self._perMessageCompress.max_message_size = self.maxMessagePayloadSize + 1
+        self._inflated = 0
+        super().onMessageBegin(isBinary)
+
     def onMessageFrameData(self, payload: bytes) -> None:
-        """Count a piece of a message, and let Autobahn keep it."""
+        """Count a piece of a message, and let Autobahn keep it unless the message is too long by now.
+
+        A piece has been inflated. Older releases of Autobahn compare only compressed lengths with the limit.
+        """
         self._growing += len(payload) + PIECE
+        self._inflated += len(payload)
+        if self._perMessageCompress is not None and self._inflated > self.maxMessagePayloadSize:
+            self.sendCloseFrame(TOO_BIG, b"the message is too long when it is inflated")
+            return
         super().onMessageFrameData(payload)
 
     def _give(self, data: bytes, start: int, size: int) -> int:
@@ -239,7 +275,7 @@ class TextServerProtocol(WebSocketServerProtocol):
         """Begin a frame of a message, unless it is one too many."""
         self._frames += 1
         super().onMessageFrameBegin(length)
-        if self._frames > MAX_FRAMES:
+        if self._frames > self.max_frames:
             self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
 
     def onMessageEnd(self) -> None:

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 from taskd.model import MAX_MESSAGE
 
-__all__ = ["MAX_MESSAGE", "LineSplitter", "LineTooLong"]
+__all__ = ["HEAD", "MAX_MESSAGE", "LineSplitter", "LineTooLong"]
+
+
+HEAD = 1024
+"""Bytes of a message that is too long which are shown to whoever may know what it is."""
 
 
 class LineTooLong(Exception):
-    """A message exceeds `limit`, in bytes; nothing after it can be split into messages.
+    """A message exceeds `limit`, in bytes. It begins with `head`.
 
-    `lines` are the whole messages that preceded it in the same bytes.
+    `lines` are the whole messages that preceded it in the same bytes; `rest` is what follows it
+    there, None if its LF is still to come.
     """
 
-    def __init__(self, limit: int, lines: list[bytes]) -> None:
+    def __init__(self, limit: int, lines: list[bytes], line: bytes | bytearray, rest: bytes | None) -> None:
         super().__init__(f"a message is longer than {limit} bytes")
         self.limit = limit
         self.lines = lines
+        self.head = bytes(line[:HEAD])
+        self.rest = rest
 
 
 class LineSplitter:
@@ -57,7 +64,7 @@ class LineSplitter:
             if end < 0:
                 buffer += data
                 if len(buffer) >= self._limit:
-                    raise LineTooLong(self._limit, [])
+                    raise LineTooLong(self._limit, [], buffer, None)
                 return []
             buffer += data[:end]
             first = bytes(buffer)
@@ -69,17 +76,18 @@ class LineSplitter:
         rest = pieces.pop()
         # Most reads are far below the limit, so no piece can exceed it.
         if (pieces and len(pieces[0]) >= self._limit) or len(data) >= self._limit:
-            self._check(pieces)
+            self._check(pieces, rest)
         if len(rest) >= self._limit:
-            raise LineTooLong(self._limit, self._clean(pieces))
+            raise LineTooLong(self._limit, self._clean(pieces), rest, None)
         if rest:
             self._buffer += rest
         return self._clean(pieces)
 
-    def _check(self, pieces: list[bytes]) -> None:
+    def _check(self, pieces: list[bytes], rest: bytes) -> None:
         for index, piece in enumerate(pieces):
             if len(piece) >= self._limit:
-                raise LineTooLong(self._limit, self._clean(pieces[:index]))
+                follows = b"\n".join([*pieces[index + 1 :], rest])
+                raise LineTooLong(self._limit, self._clean(pieces[:index]), piece, follows)
 
     @staticmethod
     def _clean(pieces: list[bytes]) -> list[bytes]:

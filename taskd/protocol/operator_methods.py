@@ -23,10 +23,18 @@ class OperatorMethods(Protocol[Asker]):
     def reload(self, asker: Asker, /) -> Answer:
         """Do what SIGHUP has done, and answer with ``{"result": text}`` when it is over."""
 
-    def drain(self, asker: Asker, /, drained: bool = True) -> Answer:  # noqa: FBT001, FBT002
+    def nodes(self, asker: Asker, /) -> Answer:
+        """Answer with the nodes that share the store, or with this server if nobody shares it.
+
+        A list of ``{"node", "name", "version", "labels", "functions", "workers", "running", "claimed",
+        "started", "seen_ago", "draining", "this"}``; `node` is null if the store is not shared.
+        """
+
+    def drain(self, asker: Asker, /, drained: bool = True, node: int | None = None) -> Answer:  # noqa: FBT001, FBT002
         """Take no new tasks, and answer with ``{"draining": true}``; or take them again.
 
-        What has been taken is run as ever. A restart ends it.
+        What has been taken is run as ever. A restart ends it. With `node`, another node of a store
+        that is shared does so. There the answer has its number, too: ``"node"``.
         """
 
     def stacks(self, asker: Asker, /, worker: int | None = None) -> Answer:

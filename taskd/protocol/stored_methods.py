@@ -127,7 +127,8 @@ class StoredMethods(Protocol[Asker]):
         end `like` that, if given; and of all these only the caller's own, unless it is an operator.
         The batch "" stands for none.
         With `newest` the order is reversed, and the next page is what comes `before` an id.
-        With `batches` the answer has batches instead, and only `after`, `limit`, `like` and `owner` count.
+        With `batches` the answer has batches instead; of the other parameters, only `after`, `newest`,
+        `before`, `limit`, `like` and `owner` are possible then.
         """
 
     def retry(self, asker: Asker, /, task: str) -> Answer:

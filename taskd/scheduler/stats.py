@@ -71,6 +71,11 @@ class FunctionStats:
     _longest_wait: float = 0.0
     _long_runs: list[int] = field(default_factory=lambda: [0] * (len(FINE_BOUNDS) + 1))
 
+    def limit_for(self, asked: float | None) -> float | None:
+        """Return the seconds that a call may run for: the function's, or less if it asked for that."""
+        limit = self.limit
+        return limit if asked is None or (limit is not None and limit <= asked) else asked
+
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
         """Count a run that has ended.
 

@@ -19,7 +19,7 @@ from taskd.protocol.method_names import SUBMIT, SUBMIT_BATCH
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
 
-__all__ = ["FindFunctions", "Fixed", "fix_arguments"]
+__all__ = ["FindFunctions", "Fixed", "check_fixed", "fix_arguments", "fixed_for"]
 
 Fixed: TypeAlias = Mapping[str, Raw]
 """Fixed arguments as JSON texts, by their names on the wire."""
@@ -47,6 +47,49 @@ def fix_arguments(request: Request[Any], fixed: Fixed, functions: FindFunctions)
         args, named = bound(request)
         parameters = submit_parameters(request.function, args, named)
         _fix_submitted(request, parameters, fixed, functions)
+
+
+def fixed_for(function: str, fixed: Fixed, functions: FindFunctions) -> dict[str, Raw]:
+    """Return the fixed arguments that a function takes. Raises `Busy` as `fix_arguments` does."""
+    return {name: fixed[name] for name in _names_taken(function, fixed, functions)}
+
+
+def check_fixed(function: str, args: bytes | None, fixed: Fixed, functions: FindFunctions) -> None:
+    """Check the arguments of a call that others may have made: they must have the fixed values.
+
+    Those of a function that is not known must have all of these, since it may come back and take them.
+    Raises `NotAllowed`, and `Busy` as `fix_arguments` does.
+    """
+    names = _names_taken(function, fixed, functions, unknown=list(fixed))
+    if not names:
+        return
+    try:
+        [found] = _decoder(tuple(names)).decode(b"[%b]" % (args or b"{}"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = None  # they are not given by name
+    for place, name in enumerate(names):
+        given = UNSET if found is None else getattr(found, f"argument_{place}")
+        if given is UNSET or not _is_same(bytes(given), bytes(fixed[name])):
+            raise NotAllowed(
+                f"{function}: the token fixes the argument {quoted(name)!r}, and the task has another value, "
+                "or none by that name",
+                reason="argument",
+                argument=name,
+            )
+
+
+def _is_same(one: bytes, other: bytes) -> bool:
+    """Return whether two JSON texts mean the same value, of the same type."""
+    if one == other:
+        return True
+    try:
+        return _canonical(one) == _canonical(other)
+    except (ValueError, RecursionError):  # which functions could not read either
+        return False
+
+
+def _canonical(text: bytes) -> bytes:
+    return msgspec.json.encode(msgspec.json.decode(text), order="sorted")
 
 
 def submit_parameters(method: str, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,15 +130,17 @@ def _with_fixed(function: str, args: Raw | None, fixed: Fixed, functions: FindFu
     return _added(given, wanted)
 
 
-def _names_taken(function: str, fixed: Fixed, functions: FindFunctions) -> list[str]:
-    """Return the names of the fixed arguments that a function takes."""
+def _names_taken(
+    function: str, fixed: Fixed, functions: FindFunctions, unknown: Sequence[str] = ()
+) -> Sequence[str]:
+    """Return the names of the fixed arguments that a function takes, or else the `unknown` ones."""
     known = functions()
     if not known:
         why = "the app is being imported, and what its functions take is not known yet"
         raise Busy(why, retry_after=STARTING_SECONDS)
     info = known.get(function)
     if info is None:
-        return []  # there is no such function, as whoever runs it will answer
+        return unknown  # whoever runs a call reports that there is no such function
     parameters = info.parameters
     if any(each.passed == "more_names" for each in parameters.values()):
         return list(fixed)

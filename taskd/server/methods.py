@@ -157,6 +157,10 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     def schedules(self) -> list[ScheduleStatus]:
         """The schedules of the functions."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes have the same store, and run tasks of it."""
+
     def call(self, request: Request[Work], requester: Requester | None, grant: Grant, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""
 

@@ -18,6 +18,7 @@ from taskd.scheduler.histograms import quantile
 from taskd.server.audit import Audit
 from taskd.server.failures import refused
 from taskd.server.methods import Asker, MethodServer, ServerMethods
+from taskd.server.nodes import Drained, Nodes, OnlyNode
 from taskd.server.stacks import WorkerStack
 from taskd.store.audit import AuditEntry
 from taskd.store.history import ALL, HOUR, MINUTE, HistoryRow
@@ -128,6 +129,8 @@ class Operated(Protocol):
 
     audit: Audit
     records: Records | None
+    nodes: Nodes | None
+    is_drained: bool
     reload_all: Callable[[], Deferred[str]]
     """Does what SIGHUP does; fires with the result in words."""
 
@@ -144,6 +147,7 @@ class AllMethods(ServerMethods):
     def __init__(self, server: MethodServer, operated: Operated, clock: IReactorTime) -> None:
         super().__init__(server, clock)
         self._operated = operated
+        self._only_node = OnlyNode(server, operated)
 
     def reload(self, asker: Asker, /) -> Outcome | None:
         """Do what SIGHUP does, and answer when it is over."""
@@ -151,11 +155,23 @@ class AllMethods(ServerMethods):
         _answer(asker, self._operated.reload_all(), lambda how: {"result": how})
         return None
 
-    def drain(self, asker: Asker, /, drained: bool = True) -> Outcome:  # noqa: FBT001, FBT002
-        """Take no new tasks, or take them again."""
-        self._operated.audit.note(asker.grant, "drain" if drained else "undrain")
-        self._operated.take_new(new=not drained)
-        return _result({"draining": drained})
+    @property
+    def _nodes(self) -> Nodes:
+        return self._operated.nodes or self._only_node
+
+    def nodes(self, asker: Asker, /) -> None:
+        """Answer with the nodes that share the store."""
+        _answer(asker, self._nodes.views(), list)
+
+    def drain(self, asker: Asker, /, drained: bool = True, node: int | None = None) -> None:  # noqa: FBT001, FBT002
+        """Have this server, or another node, take no new tasks, or take them again."""
+
+        def done(answer: Drained) -> Drained:
+            text = None if answer.node is None else f"node {answer.node}"
+            self._operated.audit.note(asker.grant, "drain" if drained else "undrain", text=text)
+            return answer
+
+        _answer(asker, self._nodes.drain(node, drained=drained), done)
 
     def stacks(self, asker: Asker, /, worker: int | None = None) -> Outcome | None:
         """Answer with what a worker does right now, or each of them."""

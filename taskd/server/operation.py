@@ -15,6 +15,7 @@ from taskd.model import Grant, StoredCall
 from taskd.scheduler.task import Task
 from taskd.server.audit import Audit
 from taskd.server.dispatcher import Dispatcher
+from taskd.server.nodes import Nodes
 from taskd.server.operating import Records
 from taskd.server.sampling import Sampler
 from taskd.server.stacks import WorkerStack
@@ -48,6 +49,8 @@ class Operation:
         """Who has done what."""
         self.records: Records | None = None
         """The history and the audit log; set by whoever has a store."""
+        self.nodes: Nodes | None = None
+        """The nodes that share the store; set by whoever has one that is shared."""
         self.reload_all: Callable[[], Deferred[str]] = reload
         """Does what SIGHUP does; set by the daemon."""
         self._stored_ahead: Counter[str] = Counter()  # tasks that were stored less those that were queued

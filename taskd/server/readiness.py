@@ -6,12 +6,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from taskd.errors import ShuttingDown
 from taskd.pool.pool import Pool
 from taskd.scheduler import Scheduler
 from taskd.scheduler.budget import Budget
 from taskd.scheduler.states import BUSY, IDLE
 
-__all__ = ["DRAINED", "DRAINING", "Reason", "Unready", "unready"]
+__all__ = ["DRAINED", "DRAINING", "Reason", "Unready", "no_new_tasks", "unready"]
 
 Reason: TypeAlias = Literal[
     "starting", "draining", "queue_full", "memory_full", "no_worker", "no_task_server", "store_down"
@@ -31,6 +32,13 @@ DRAINING = Unready("draining", "the server is about to stop")
 DRAINED = Unready(
     "draining", "the server is drained: it takes no new tasks until that is undone (taskd drain --undo)"
 )
+
+
+def no_new_tasks() -> ShuttingDown:
+    """Return the error for a task that a drained server does not take."""
+    return ShuttingDown(
+        "the server is drained, and takes no new tasks until that is undone (taskd drain --undo)"
+    )
 
 
 def unready(scheduler: Scheduler, pool: Pool, budget: Budget, fault: str | None) -> Unready | None:

@@ -131,13 +131,15 @@ class PartyStatus(msgspec.Struct, frozen=True):
 class StoreStatus(msgspec.Struct, frozen=True):
     """The status of the store: whether it lasts, how many tasks are claimed, and its fault if it fails.
 
-    `paused` are the functions of which no stored task is started.
+    `paused` are the functions of which no stored task is started. `node` is the number of
+    this node if the store is shared.
     """
 
     lasting: bool
     claimed: int
     fault: str | None
     paused: list[str] = []
+    node: int | None = None
 
 
 class ScheduleStatus(msgspec.Struct, frozen=True):
@@ -161,6 +163,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
     name: str
     version: str
+    labels: list[str]
     uptime: float
     stopping: bool
     generation: int

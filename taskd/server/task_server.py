@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.auth.policy import check_role, check_urgent
+from taskd.auth.policy import check_function, check_role, check_urgent
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
@@ -35,11 +35,12 @@ from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.figures import ServerFigures, workers_of
 from taskd.server.fixed_arguments import fix_arguments
+from taskd.server.labels import LackingFunctions
 from taskd.server.methods import Asker, Requester, StoredCalls, Work, granted
 from taskd.server.operating import AllMethods
 from taskd.server.operation import Operation
 from taskd.server.position import Position, position_of
-from taskd.server.readiness import DRAINED, DRAINING, Unready, unready
+from taskd.server.readiness import DRAINED, DRAINING, Unready, no_new_tasks, unready
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -53,13 +54,15 @@ class ServerConfig:
     """The configuration of a task server.
 
     `timeout` is the time limit of functions that have none of their own, in
-    seconds; None means no limit. `max_buffered` is in bytes.
+    seconds; None means no limit. `max_buffered` is in bytes. `labels` are
+    those that functions may need; None stands for all.
     """
 
     pool: PoolConfig
     scheduler: SchedulerConfig
     timeout: float | None = None
     max_buffered: int = MAX_BUFFERED
+    labels: Sequence[str] | None = ()
 
     def start(self, reactor: Reactor) -> TaskServer:
         """Start a server and its pool. `TaskServer.loaded` fires when the app is imported."""
@@ -99,7 +102,8 @@ class TaskServer:
         self._stats: dict[str, FunctionStats] = {}  # of the functions whose calls need no store
         self.stored: StoredCalls | None = None
         """The tasks that are stored; set by whoever has a store."""
-        self._durable: set[str] = set()
+        self._durable: set[str] = set()  # those of which every call is stored here
+        self._lacking = LackingFunctions(config.labels)
         self._in_flight = self._dispatcher.completion.in_flight
         self.operation = Operation(self._clock, self._dispatcher, self.reload, self._drained)
         self._methods = AllMethods(self, self.operation, self._clock)
@@ -170,6 +174,7 @@ class TaskServer:
             unanswered=self.unanswered.counts,
             log_lines_lost=self.log_lines_lost(),
             unready=self.unready(),
+            labels=sorted(self._config.labels or ()),
             store=self.stored.status if self.stored is not None else None,
             schedules=self.stored.schedules if self.stored is not None else [],
         )
@@ -240,7 +245,7 @@ class TaskServer:
                 self._track(request, requester)
                 return
             if options.timeout is not None:
-                limit = _limit(request, stats)
+                limit = stats.limit_for(options.timeout)
             if options.deadline is not None:
                 deadline = now + options.deadline
         task = Task(
@@ -275,7 +280,7 @@ class TaskServer:
             check_role(grant, request.function)
             asker = Asker(requester, request, self.operation.audit.noting(grant, request))
             if self.operation.is_drained and request.function in (SUBMIT, SUBMIT_BATCH):
-                raise _no_new_tasks()
+                raise no_new_tasks()
             answer = dispatch(self._methods, self.stored, asker, request)
             if answer is not None:
                 if asker.on_answer is not None:
@@ -283,11 +288,20 @@ class TaskServer:
                 requester.task_ended(request, answer)
             return None
         if self.operation.is_drained:
-            raise _no_new_tasks()
-        if self.stored is not None and request.function in self._durable:
+            raise no_new_tasks()
+        if self.stored is not None and self._is_stored(request):
             self.stored.call(request, requester, granted(requester, request.options))
             return None
         return self._unknown(request)
+
+    def _is_stored(self, request: Request[Work]) -> bool:
+        """Return whether a call that is no plain one becomes a stored task."""
+        is_for_others = request.function in self._lacking.missing and self._is_shared
+        return request.function in self._durable or (is_for_others and request.options.track)
+
+    @property
+    def _is_shared(self) -> bool:
+        return self.stored is not None and self.stored.is_shared
 
     def _lane_of(self, request: Request[Work], requester: Requester) -> Lane:
         """Return where a call waits that is of another caller, or for another owner, if that is allowed."""
@@ -309,8 +323,8 @@ class TaskServer:
             raise NotAllowed("options.owner: only operators speak for others", reason="role")
         if options.grant is not grant:
             return
-        if not request.function.startswith(RESERVED) and not grant.has("submit"):
-            raise NotAllowed("a call needs a token with the role submit", reason="role")
+        if not request.function.startswith(RESERVED):
+            check_function(grant, request.function)
         if self._config.scheduler.shared_priorities and options.priority < PRIORITY:
             check_urgent(grant)
         if grant.args:
@@ -326,6 +340,7 @@ class TaskServer:
         """Return new statistics for an unknown function, or raise the reason to refuse the call."""
         if self._dispatcher.is_stopping:
             raise ShuttingDown("the server is shutting down")
+        self._lacking.check(call.function, is_shared=self._is_shared)
         # Until the app is imported its functions are unknown: let the call wait.
         if self._functions:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
@@ -344,11 +359,15 @@ class TaskServer:
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task of the store, however many wait. Raises `MethodNotFound`."""
         stats = self._scheduler.functions.get(call.function)
-        if stats is None or call.function not in self._functions:
+        if stats is None or call.function not in self._functions or call.function in self._lacking.missing:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_task += 1
         now, priority = self._clock.seconds(), call.options.priority
-        limit, deadline, quota = _limit(call, stats), call.options.deadline, lane.party.quota
+        limit, deadline, quota = (
+            stats.limit_for(call.options.timeout),
+            call.options.deadline,
+            lane.party.quota,
+        )
         ends = None if deadline is None else now + deadline
         task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends, quota)
         self._scheduler.enqueue(task)
@@ -399,6 +418,7 @@ class TaskServer:
     def _use(self, functions: list[FunctionInfo]) -> None:
         """Accept calls of these functions from now on."""
         is_first = not self._functions
+        functions = self._lacking.use(functions)
         self._functions = {function.name: function for function in functions}
         self._dispatcher.feedback.secrets.use(functions)
         _log.info("functions: {names}", names=", ".join(sorted(self._functions)))
@@ -409,19 +429,18 @@ class TaskServer:
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.limit = function.timeout if function.timeout is not None else self._config.timeout
             stats.forget()  # the code is new
-        self._durable = {
-            each.name for each in functions if each.durable is not None and self.stored is not None
-        }
-        self._stats = {name: stats for name, stats in known.items() if name not in self._durable}
+        runnable = self._functions.keys() - self._lacking.missing.keys()
+        durable = {each.name for each in functions if each.durable is not None and self.stored is not None}
+        self._durable = durable if self._is_shared else durable & runnable
+        self._stats = {name: known[name] for name in runnable - self._durable}
         if is_first:
             self._store_early_calls()
-        for task in scheduler.queue.drop_waiting(unless=self._functions):
-            self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
+        for task in scheduler.queue.drop_waiting(unless=runnable):
+            self._dispatcher.refuse([task], self._lacking.refusal(task, is_shared=self._is_shared))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
-            self._stats.pop(name, None)
         for task in scheduler.queue.all_waiting:
-            task.limit = _limit(task.call, task.stats)
+            task.limit = task.stats.limit_for(task.call.options.timeout)
         self._methods.functions_changed()
         if self.stored is not None:
             self.stored.use(functions)
@@ -477,15 +496,3 @@ class TaskServer:
         """End every process; fires when none is left. `abort` hastens it."""
         self.unanswered.close()
         return self._dispatcher.close()
-
-
-def _no_new_tasks() -> ShuttingDown:
-    return ShuttingDown(
-        "the server is drained, and takes no new tasks until that is undone (taskd drain --undo)"
-    )
-
-
-def _limit(call: Call, stats: FunctionStats) -> float | None:
-    """Return the seconds that a call may run for: the function's limit, or less if the caller asks."""
-    limit, asked = stats.limit, call.options.timeout
-    return limit if asked is None or (limit is not None and limit <= asked) else asked

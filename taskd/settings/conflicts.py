@@ -66,6 +66,14 @@ def _conflicts(
             "--jwt-audience without --jwt-key: an audience is named by signed tokens, and no key is given",
             ("jwt-audience", "jwt-key"),
         )
+    if values["task-server-token"] and not values["task-server"]:
+        yield (
+            (
+                "--task-server-token without --task-server: the task server of this daemon knows its own "
+                "gateway; a token is for those elsewhere"
+            ),
+            ("task-server-token", "task-server"),
+        )
     least = least_limit(values["max-message"])
     if values["max-buffered"] < least:
         yield (

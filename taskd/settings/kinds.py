@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, get_args
 
+from taskd.functions.labels import checked_label
+from taskd.store.descriptions import without_password
 from taskd.worker.messages import ErrorDetails
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "FILE",
     "FLAG",
     "HOSTNAME",
+    "LABEL",
     "LINK",
     "LOCAL",
     "MEMORY",
@@ -26,6 +29,7 @@ __all__ = [
     "PER_MESSAGE",
     "SECONDS_ABOVE_ZERO",
     "SHARED",
+    "STORE",
     "TEXT",
     "WORKERS",
     "Kind",
@@ -191,6 +195,10 @@ def _hostname(text: str) -> str:
     return _explained(lambda name: Origins([], [name]), text)
 
 
+def _label(text: str) -> str:
+    return _explained(checked_label, text)
+
+
 def _explained(check: Callable[[str], object], text: str) -> str:
     """Return the text if `check` accepts it."""
     try:
@@ -201,11 +209,13 @@ def _explained(check: Callable[[str], object], text: str) -> str:
 
 
 TEXT = Kind("TEXT", str)
+STORE = Kind("TEXT", str, without_password)
 APP = Kind("MODULE|FILE", str)
 ENDPOINT = Kind("ENDPOINT", str)
 FILE = Kind("FILE", str)
 FLAG = Kind("", _flag)
 HOSTNAME = Kind("NAME", _hostname)
+LABEL = Kind("NAME", _label)
 LINK = Kind("per-message|pooled|local", _link)
 MEMORY = Kind("MEMORY", _memory, _shown_memory)
 ORIGIN = Kind("ORIGIN", _origin)

@@ -23,6 +23,7 @@ from taskd.settings.kinds import (
     FILE,
     FLAG,
     HOSTNAME,
+    LABEL,
     LINK,
     MEMORY,
     ORIGIN,
@@ -30,6 +31,7 @@ from taskd.settings.kinds import (
     PER_MESSAGE,
     SECONDS_ABOVE_ZERO,
     SHARED,
+    STORE,
     TEXT,
     WORKERS,
     Kind,
@@ -117,6 +119,11 @@ SETTINGS = (
         repeatable=True,
     ),
     Setting(
+        "task-server-token",
+        FILE,
+        "File with the token that the gateway shows its task servers. Read again at SIGHUP.",
+    ),
+    Setting(
         "allow-origin",
         ORIGIN,
         "Pages that may connect, as https://*.example.com; repeatable. Own and loopback pages always may.",
@@ -149,7 +156,7 @@ SETTINGS = (
     Setting(
         "secret-key",
         FILE,
-        "File with the keys, one a line, that seal stored secrets: the first seals, each opens.",
+        "File with keys, one a line, that seal stored secrets: the first seals. Read again at SIGHUP.",
     ),
     Setting(
         "workers",
@@ -165,6 +172,12 @@ SETTINGS = (
     Setting("max-tasks", at_least(1, int, "NUMBER"), "Tasks after which a worker is replaced."),
     Setting("max-memory", MEMORY, "Memory, like 500M, above which a worker is replaced after its task."),
     Setting("hard-memory", MEMORY, "Memory, like 2G, that a worker cannot exceed: its task fails instead."),
+    Setting(
+        "label",
+        LABEL,
+        "A label of this server, such as gpu, for the functions that need it (@task(needs=…)); repeatable.",
+        repeatable=True,
+    ),
     Setting("name", TEXT, "Name of the pool, shown in the titles of its processes.", "TaskWorker"),
     Setting(
         "link",
@@ -174,8 +187,9 @@ SETTINGS = (
     ),
     Setting(
         "store",
-        TEXT,
-        "Where tasks are kept: memory or sqlite:PATH. Default: sqlite:taskd.db if a function is durable.",
+        STORE,
+        "Where tasks are kept: memory, sqlite:PATH or postgres:DATABASE. Default: sqlite:taskd.db if a function "
+        "is durable.",
     ),
     Setting(
         "stop-timeout",

@@ -14,6 +14,7 @@ import msgspec
 from taskd.store.records import Allowance, Event, Full, New, State
 
 __all__ = [
+    "COUNTS",
     "FAILED",
     "BatchRecord",
     "BatchState",
@@ -59,8 +60,8 @@ class NewBatch(msgspec.Struct, frozen=True):
     Each of its tasks is `task` with an id and arguments from `parts`, in which
     the ids grow; every part is stored in one transaction. Of all batches of an owner,
     which is that of `task`, only one has the same `token`. `then` is a task that is stored when all others
-    have ended; it gets their counts as its arguments. `keep` is for how many
-    seconds the batch is kept after its end.
+    have ended; it gets their counts as its arguments, besides those that it has by name.
+    `keep` is for how many seconds the batch is kept after its end.
     """
 
     id: str
@@ -173,23 +174,33 @@ class BatchStore(Protocol):
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""
 
-    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
+    ) -> list[BatchRecord]:
         """Return up to `limit` batches whose ids follow `after`, in their order.
 
-        `like` and `owner` are as for tasks.
+        `like`, `owner` and `newest` are as for tasks: with the last, they are those before `after`, in
+        reverse order.
         """
 
 
 def follower(batch: BatchRecord) -> New | None:
-    """Return the task that follows a batch which has ended, with the counts as its arguments."""
+    """Return the task that follows a batch which has ended, with the counts among its arguments."""
     if batch.then is None:
         return None
-    args = counts(batch.id, batch.done, batch.failed, batch.cancelled, batch.total)
+    args = counts(batch.id, batch.done, batch.failed, batch.cancelled, batch.total, batch.then.args)
     return msgspec.structs.replace(batch.then, args=args)
 
 
-def counts(batch: str, done: int, failed: int, cancelled: int, total: int) -> bytes:
-    """Return the arguments of the task that follows a batch, as JSON text."""
-    return msgspec.json.encode(
-        {"batch": batch, "done": done, "failed": failed, "cancelled": cancelled, "total": total}
-    )
+COUNTS = ("batch", "done", "failed", "cancelled", "total")
+"""The names of the arguments that the task after a batch gets."""
+
+
+def counts(batch: str, done: int, failed: int, cancelled: int, total: int, own: bytes | None = None) -> bytes:
+    """Return the arguments of the task that follows a batch, as JSON text.
+
+    Those of its `own` come after the counts: an object of at least one member, without blanks around it.
+    """
+    values = (batch, done, failed, cancelled, total)
+    args = msgspec.json.encode(dict(zip(COUNTS, values, strict=True)))
+    return args if own is None else b"%b,%b" % (args[:-1], own[1:])

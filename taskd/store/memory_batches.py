@@ -122,14 +122,18 @@ class MemoryBatches:
         """Return the batches that have not ended."""
         return [kept.record for kept in self._batches.values() if kept.record.ended is None]
 
-    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
+    ) -> list[BatchRecord]:
         """Return batches in the order of their ids."""
         found = [
-            kept.record
-            for each, kept in sorted(self._batches.items())
-            if each > after and is_like(each, like) and owner in (None, kept.record.task.owner)
+            each
+            for each, kept in self._batches.items()
+            if ((not after or each < after) if newest else each > after)
+            and is_like(each, like)
+            and owner in (None, kept.record.task.owner)
         ]
-        return found[:limit]
+        return [self._batches[each].record for each in sorted(found, reverse=newest)[:limit]]
 
     # --- what happens to tasks ---
 

@@ -17,7 +17,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
     `name` is for people: there may be others with the same. `functions` are those that it runs, `once`
     those of them that run once at most, `labels` those that it was given. `workers` is their number,
-    `running` how many tasks they have. One that `is_draining` node claims nothing.
+    `running` how many tasks they have. One that `is_draining` claims nothing.
     """
 
     name: str = ""
@@ -68,8 +68,11 @@ class NodeStore(Protocol):
     def now(self) -> float:
         """Return the time by the store's clock, in seconds since 1970."""
 
-    def renew(self, info: NodeInfo) -> Beat:
-        """Show that this node lives, on a connection of its own; rescue the tasks of those that do not."""
+    def renew(self, info: NodeInfo, lost: bytes = b"null", *, rescues: bool = True) -> Beat:
+        """Show that this node lives, on a connection of its own; rescue the tasks of those that do not.
+
+        `lost` is the outcome, as JSON text, of tasks that run once and were running.
+        """
 
     def rejoin(self) -> None:
         """Take a new number, since the old one was taken for dead."""

@@ -30,6 +30,7 @@ from taskd.store.records import (
 )
 from taskd.store.sqlite_attempts import write_attempts
 from taskd.store.sqlite_batches import (
+    LAST,
     SqliteBatches,
     close_batches,
     id_like,
@@ -44,6 +45,7 @@ from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
 from taskd.store.sqlite_owners import note_waiting, refusal
 from taskd.store.sqlite_schema import VERSION
+from taskd.store.sqlite_sealed import SqliteSealed
 
 __all__ = ["SqliteStore"]
 
@@ -57,7 +59,6 @@ _NEW = (
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _BRIEF = _COLUMNS.replace(" args,", " NULL,").replace(" outcome,", " iif(state = 3, NULL, outcome),")
 _NEW_COUNT = len(New.__struct_fields__)
-_LAST = "\U0010ffff"  # which no id comes after
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -93,6 +94,7 @@ class SqliteStore:
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
+        self.sealed = SqliteSealed(self._transaction)
         self.history = SqliteHistory(self._transaction, self._read)
         self.audit = SqliteAudit(self._transaction, self._read)
 
@@ -251,7 +253,7 @@ class SqliteStore:
         """Return tasks in the order of their ids. Raises `StoreError`."""
         query = f"SELECT {_BRIEF if wanted.is_brief else _COLUMNS} FROM task WHERE id"
         query += " < ?" if wanted.newest else " > ?"
-        values: list[str | int | bytes] = [after or _LAST if wanted.newest else after]
+        values: list[str | int | bytes] = [after or LAST if wanted.newest else after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):

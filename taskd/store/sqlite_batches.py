@@ -20,6 +20,7 @@ from taskd.store.sqlite_owners import note_waiting, refusal
 
 __all__ = [
     "BATCH_TABLES",
+    "LAST",
     "SqliteBatches",
     "close_batches",
     "id_like",
@@ -81,6 +82,9 @@ _OF_OWNER = "\x1f"
 """Before and after the owner of a token, whose name has no such character."""
 
 _SOMEBODY = " AND owner <> ''"
+
+LAST = "\U0010ffff"
+"""A text that comes after all ids."""
 
 Submit = Callable[[LoggingCursor, New, float], object]
 Cancel = Callable[[LoggingCursor, str, float], Event]
@@ -195,12 +199,18 @@ class SqliteBatches:
         rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
         return [_record(row) for row in rows]
 
-    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
+    ) -> list[BatchRecord]:
         """Return batches in the order of their ids. Raises `StoreError`."""
         condition, values = id_like(like)
         of_owner, owners = owned_by(owner)
-        query = f"SELECT {_COLUMNS} FROM batch WHERE id > ?{condition}{of_owner} ORDER BY id LIMIT ?"
-        return [_record(row) for row in self._read(query, after, *values, *owners, limit)]
+        follows, order = ("<", "id DESC") if newest else (">", "id")
+        edge = after or LAST if newest else after
+        query = (
+            f"SELECT {_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} ORDER BY {order} LIMIT ?"
+        )
+        return [_record(row) for row in self._read(query, edge, *values, *owners, limit)]
 
 
 def id_like(like: str | None) -> tuple[str, list[str | int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.pollreactor import PollReactor
 from twisted.python.failure import Failure
 
-from taskd.durable.opening import MEMORY, StoreChoice
+from taskd.durable.opening import StoreChoice
 from taskd.durable.start import StorePart
 from taskd.functions.registry import Registry, registry
 from taskd.listeners.gate import Gate
@@ -28,6 +28,7 @@ from taskd.pool.pool import PoolConfig
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
+from taskd.store.descriptions import MEMORY
 from taskd.testing.pool import ThreadPoolConfig
 from taskd.testing.tokens import GivenTokens, MemoryVerifier
 from taskd.worker.messages import WorkerConfig
@@ -79,7 +80,9 @@ class MemoryServer:
     those that can be called, by default those of all apps that were imported. `socket` is the
     path of the socket, by default one in a temporary directory. With `tokens`, each text of these is a
     token, with what it grants: a client that shows one has these rights, and any other is refused.
-    (A client that shows none is trusted, as everywhere on a unix socket of the same user.)
+    (A client that shows none is trusted, as everywhere on a unix socket of the same user.) With `labels`,
+    functions that need other ones are refused, as by a server with these ``--label`` options; without, the
+    server has every label.
 
     The server runs until `close`, and begins with no stored task. Hooks for the start of a worker are run
     once, in the calling thread. Raises `ValueError` if there is no function, `TypeError` if one cannot
@@ -93,6 +96,7 @@ class MemoryServer:
         workers: int = WORKERS,
         socket: str | None = None,
         tokens: GivenTokens | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers is a number of functions that run at once, 1 or more, not {workers!r}")
@@ -102,7 +106,7 @@ class MemoryServer:
         self._tokens = tokens
         config = WorkerConfig([], os.getcwd(), "TaskWorker", MAX_MESSAGE)
         pool = cast(PoolConfig, ThreadPoolConfig(functions, config))
-        self._config = ServerConfig(pool, SchedulerConfig(1, workers))
+        self._config = ServerConfig(pool, SchedulerConfig(1, workers), labels=labels)
         self._directory = None if socket is not None else tempfile.mkdtemp(prefix="taskd-")
         self.address = f"unix:{socket or os.path.join(self._directory or '', 'socket')}"
         """The server's address, as all clients take it; for ``TASKD_SERVER``, too."""

@@ -11,7 +11,7 @@ from taskd.model import Grant
 __all__ = ["GivenTokens", "MemoryVerifier"]
 
 GivenTokens = Mapping[str, Grant | Caller]
-"""Tokens, and what each grants; a `Caller` has functions, fixed arguments, a rate and an end as well."""
+"""Tokens, and what each grants; a `Caller` has a rate and an end as well."""
 
 
 class MemoryVerifier:

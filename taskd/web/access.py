@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import NOT_DONE_YET, Request
 
 from taskd.auth.bearer import bearer_token
 from taskd.auth.caller import Caller
-from taskd.errors import NotAllowed
-from taskd.listeners.gate import Gate
+from taskd.errors import Busy, NotAllowed
+from taskd.listeners.gate import MOST_REFUSED, Gate
+from taskd.listeners.message_rate import Allowance
 from taskd.listeners.origins import Origins
+from taskd.listeners.websocket import WebSocketFactory
 from taskd.net.party_keys import party_key
+from taskd.web.channel import GatewayChannel
+from taskd.web.heads import Head
 from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem, problem_of
 
 __all__ = ["Access", "answer_empty", "answer_problem", "guarded"]
 
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent"
-_EXPOSED_HEADERS = "Location, Retry-After, WWW-Authenticate"
+_EXPOSED_HEADERS = b"Location, Retry-After, WWW-Authenticate"
 
 PREFLIGHT_SECONDS = 600
 """Seconds for which a browser need not ask again whether a page may send a request."""
@@ -34,24 +39,53 @@ class Access:
         self._origins = origins
         self._gate = gate
 
-    def caller(self, request: Request) -> Caller | None:
-        """Return whoever has shown a token with a request; None if none are asked for. Raises `Problem`."""
-        if self._gate is None:
-            return None
-        headers = request.requestHeaders.getRawHeaders(b"authorization") or []
-        return self.caller_of(headers, party_key(request.channel.transport))
+    def admit(self, head: Head, party: str) -> Caller | None:
+        """Return whoever has shown a token with the head of a request; None if none are asked for.
 
-    def caller_of(self, headers: Sequence[bytes], party: str) -> Caller | None:
-        """Return whoever has shown a token by these headers Authorization, as `caller` does."""
+        Raises `Problem`, with the headers for the page that has sent it.
+        """
         if self._gate is None:
             return None
+        host = (head.values(b"host") or [b""])[-1]
+        origins = head.values(b"origin")
+        headers = self._checked(host, origins[-1] if origins else None)
+        try:
+            return self._caller_of(self._gate, head.values(b"authorization"), party)
+        except Problem as problem:
+            problem.headers.update({name.title(): value.decode("latin-1") for name, value in headers.items()})
+            raise
+
+    def caller(self, request: Request) -> Caller | None:
+        """Return whoever has shown a token with a request; None if none are asked for. Raises `Problem`.
+
+        The answer to the last token that may be refused on its connection closes that.
+        """
+        gate = self._gate
+        if gate is None:
+            return None
+        channel = request.channel if isinstance(request.channel, GatewayChannel) else None
+        known = None if channel is None else channel.caller
+        if known is not None and gate.accepts(known):
+            return known  # by the head, which came before the body
+        headers = request.requestHeaders.getRawHeaders(b"authorization") or []
+        try:
+            return self._caller_of(gate, headers, party_key(request.channel.transport))
+        except Problem:
+            if channel is not None and headers:
+                channel.refused += 1
+                if channel.refused >= MOST_REFUSED:
+                    _close_after(request)
+            raise
+
+    @staticmethod
+    def _caller_of(gate: Gate, headers: Sequence[bytes], party: str) -> Caller:
         try:
             if not headers:
                 raise NotAllowed("a token is needed here: Authorization: Bearer TOKEN", reason="no token")
             if len(headers) > 1:
                 raise NotAllowed("the header Authorization is there more than once", reason="malformed")
             token = bearer_token(headers[0].decode("latin-1"))
-            return self._gate.verify(token, party)
+            return gate.verify(token, party)
         except NotAllowed as error:
             raise problem_of(error) from None
 
@@ -63,18 +97,26 @@ class Access:
 
     def check(self, request: Request) -> None:
         """Let a request pass, with the headers for its page. Raises `Problem`."""
-        host = (request.getHeader(b"host") or b"").decode("latin-1")
-        given = request.getHeader(b"origin")
         request.setHeader(b"vary", b"Origin")
-        if given is None:
+        headers = self._checked(request.getHeader(b"host") or b"", request.getHeader(b"origin"))
+        for name, value in headers.items():
+            request.setHeader(name, value)
+
+    def _checked(self, given_host: bytes, given_origin: bytes | None) -> Mapping[str, bytes]:
+        """Return the headers for the page of a request, if it has access. Raises `Problem`."""
+        host = given_host.decode("latin-1")
+        if given_origin is None:
             if not self._origins.knows(host):
                 raise Problem(421, self._origins.unknown_host(host))
-            return
-        origin = given.decode("latin-1")
+            return {"vary": b"Origin"}
+        origin = given_origin.decode("latin-1")
         if not self._origins.allows(origin, host):
             raise Problem(403, self._origins.refusal(origin, host))
-        request.setHeader(b"access-control-allow-origin", given)
-        request.setHeader(b"access-control-expose-headers", _EXPOSED_HEADERS)
+        return {
+            "vary": b"Origin",
+            "access-control-allow-origin": given_origin,
+            "access-control-expose-headers": _EXPOSED_HEADERS,
+        }
 
     @staticmethod
     def answer_options(request: Request, methods: Sequence[bytes]) -> int:
@@ -89,20 +131,40 @@ class Access:
 
 
 def guarded(
-    request: Request, access: Access, take: Callable[[Request], int], *, is_stopping: bool
+    request: Request, access: Access, take: Callable[[Request], int], gateway: WebSocketFactory
 ) -> bytes | int:
     """Answer a request of JSON-RPC or the API by `take`, which may raise `Problem`, if it has access.
 
     If the gateway stops, the answer is the last one.
     """
-    if is_stopping:
-        request.channel.persistent = 0
-        request.setHeader(b"connection", b"close")
+    if gateway.peers.is_stopping:
+        _close_after(request)
     try:
         access.check(request)
+        if gateway.message_rate is not None and request.method != b"OPTIONS":
+            _check_rate(request, gateway.message_rate, gateway.clock)
         return take(request)
     except Problem as problem:
         return answer_problem(request, problem)
+
+
+def _close_after(request: Request) -> None:
+    """Close the connection after the answer, which announces that."""
+    request.channel.persistent = 0
+    request.setHeader(b"connection", b"close")
+
+
+def _check_rate(request: Request, rate: float, clock: IReactorTime) -> None:
+    """Count a request for the rate of its connection. Raises `Problem`, with the time to wait."""
+    channel = request.channel
+    if not isinstance(channel, GatewayChannel):
+        return
+    if channel.allowance is None:
+        channel.allowance = Allowance(clock, rate)
+    wait = channel.allowance.take()
+    if wait > 0:
+        text = f"over {rate:g} messages a second on one connection; there is room again in {wait:.3f} s"
+        raise problem_of(Busy(text, retry_after=wait, limit="message-rate"))
 
 
 def answer_empty(request: Request, status: int) -> int:

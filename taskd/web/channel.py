@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from io import BytesIO
 
@@ -15,6 +15,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
+from taskd.auth.caller import Caller
+from taskd.listeners.message_rate import Allowance
 from taskd.listeners.no_room import MESSAGE_RETRY_AFTER, REST_OF_MESSAGE
 from taskd.net.buffered_socket import (
     HIGH_WATER,
@@ -57,11 +59,8 @@ UNREAD_SECONDS = 30.0
 bytes, what TLS keeps, and a page or the JavaScript client."""
 
 
-SHORT_BODY = 65536
-"""Bytes of a body that is read before its token is looked at, so that the answer has all the headers for the
-page that has sent it. A longer one is refused at once."""
-
-CheckToken = Callable[[Sequence[bytes], str], object]
+Admit = Callable[[Head, str], Caller | None]
+"""Returns whoever has shown a token with a head, which the party has sent. Raises `Problem`."""
 
 
 class _Phase(Enum):
@@ -107,6 +106,12 @@ class GatewayChannel(HTTPChannel):
         self._held: HeldBody | None = None
         self.lane: Lane | None = None
         """Where the tasks of this connection's requests wait; None before the first of them."""
+        self.caller: Caller | None = None
+        """Whoever has shown a token with the head of a request whose body was read after that."""
+        self.refused = 0
+        """How many tokens were refused here, by answers after which the connection goes on."""
+        self.allowance: Allowance | None = None
+        """The requests that may come now by the rate; None before the first that counts."""
         self.when_paused: Callable[[], object] | None = None
         """Called when nothing more is read while a request is being served, so that no end shows."""
         self.party = ""
@@ -160,8 +165,8 @@ class GatewayChannel(HTTPChannel):
             head = self._heads.next()
             if head is not None:
                 route = route_of(head.target)
+                self._admit(head, route)
                 check_request(head, route, self.factory.max_body)
-                self._check_token(head, route)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -174,16 +179,15 @@ class GatewayChannel(HTTPChannel):
         else:
             self._serve(head, route)
 
-    def _check_token(self, head: Head, route: Route) -> None:
-        """Refuse a long body of whoever has no valid token, before it is read. Raises `Refusal`."""
-        if head.length is None or head.length <= SHORT_BODY or self.factory.check_token is None:
+    def _admit(self, head: Head, route: Route) -> None:
+        """Refuse a body of whoever has no valid token, before any of it is read. Raises `Refusal`."""
+        self.caller = None
+        if head.length == 0 or head.method not in route.with_body or self.factory.admit is None:
             return
         try:
-            self.factory.check_token(head.values(b"authorization"), self.party)
+            self.caller = self.factory.admit(head, self.party)
         except Problem as problem:
-            refusal = Refusal(problem.status, problem.detail, **problem.headers)
-            refusal.is_problem = route.has_problems
-            raise refusal from None
+            raise Refusal.of(problem) from None
 
     def _begin_body(self, head: Head, length: int) -> None:
         self._body = body = ArrivingBody(
@@ -303,6 +307,7 @@ class GatewayChannel(HTTPChannel):
         if route is not None:
             refusal.is_problem = route.has_problems
         self._drop_body()
+        self.factory.responses[refusal.status] += 1
         self.transport.write(refusal.response)
         self.loseConnection()
 
@@ -402,8 +407,8 @@ class GatewayRequest(SiteRequest):
 class GatewaySite(Site):
     """The factory of the gateway's HTTP connections, whose requests go to `root`.
 
-    Their bodies have at most `max_body` bytes, and are counted in `budget`. Before a long one is read,
-    `check_token` is called with the values of the headers Authorization; it raises `Problem`.
+    Their bodies have at most `max_body` bytes, and are counted in `budget`. Before one is read, `admit` is
+    called with the head of its request.
     """
 
     noisy = False
@@ -415,14 +420,14 @@ class GatewaySite(Site):
         root: IResource,
         budget: Budget | None = None,
         max_body: int = MAX_MESSAGE - 1,
-        check_token: CheckToken | None = None,
+        admit: Admit | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
         self.turns = Turns(reactor)
         self.budget = budget or Budget()
         self.max_body = max_body
-        self.check_token = check_token
+        self.admit = admit
         self.channels: set[GatewayChannel] = set()
         """The connections that are no websockets."""
         self.responses: Counter[int] = Counter()

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request as HttpRequest
 
 from taskd.auth.caller import Caller
+from taskd.auth.policy import check_function
 from taskd.errors import NotAllowed
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import NO_OPTIONS, Failure, Options, Outcome
@@ -92,6 +93,15 @@ class Exchange(HttpWire):
     def lacks_token(self) -> bool:
         """Whether tokens are asked for, and none was shown."""
         return self._gate is not None and self._peer.caller is None
+
+    def check_function(self, function: str) -> None:
+        """Raise `NotAllowed`, and log that, unless the client may have a function run."""
+        try:
+            check_function(self._peer.grant, function)
+        except NotAllowed as error:
+            if self._gate is not None:
+                self._gate.note_refusal(self._peer, error)
+            raise
 
     # --- what is asked ---
 

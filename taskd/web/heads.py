@@ -58,12 +58,22 @@ class Refusal(Exception):
         super().__init__(text)
         self.status = status
         self.is_problem = False
+        self._problem: Problem | None = None
         self._headers = headers
+
+    @classmethod
+    def of(cls, problem: Problem) -> Refusal:
+        """Return the refusal of a request whose answer is this problem, with its headers."""
+        refusal = cls(problem.status, problem.detail)
+        refusal._headers = problem.headers
+        refusal._problem, refusal.is_problem = problem, True
+        return refusal
 
     @property
     def response(self) -> bytes:
         """The whole response, which says that the connection closes."""
-        body = Problem(self.status, str(self)).body if self.is_problem else f"{self}\n".encode()
+        problem = self._problem or Problem(self.status, str(self))
+        body = problem.body if self.is_problem else f"{self}\n".encode()
         content_type = PROBLEM_TYPE if self.is_problem else "text/plain; charset=utf-8"
         lines = [
             f"HTTP/1.1 {self.status} {PHRASES[self.status]}",

@@ -172,6 +172,8 @@ class HttpWire:
             self._stalling.cancel()
         if isinstance(self._channel, GatewayChannel):
             self._channel.when_paused = None
+            if self._channel.allowance is not None:
+                self._channel.allowance.count(self._peer.session.members)
         self._peer.connection_lost()
         self._gateway.peers.discard(self._peer)
         if self._gate is not None:

@@ -73,14 +73,19 @@ class Root(Resource):
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
         # RFC 9110, 7.8: HTTP/1.0 knows no upgrades.
         if b"websocket" not in upgrade[0].lower() or request.clientproto == b"HTTP/1.0":
-            return self._answer(request)
+            answer = self._answer(request)
+            if request.method == b"HEAD" and isinstance(answer, bytes):
+                # twisted.web would drop the body, too, but log a warning with the address, read as ASCII.
+                request.setHeader(b"content-length", b"%d" % len(answer))
+                return b""
+            return answer
         if request.method == b"GET" and not _has_known_version(request):
             return _upgrade_required(request)
         channel = request.channel
-        answer: int = self._websocket.render(request)
+        upgraded: int = self._websocket.render(request)
         if request.channel is None or channel.transport is None:  # the connection is a websocket now
             channel.requests.clear()  # breaks a reference cycle
-        return answer
+        return upgraded
 
     def _answer(self, request: Request) -> bytes | int:
         """Answer a request that is no websocket's."""

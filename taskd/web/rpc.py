@@ -35,7 +35,7 @@ class RpcResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        return guarded(request, self._access, self._take, is_stopping=self._gateway.peers.is_stopping)
+        return guarded(request, self._access, self._take, self._gateway)
 
     def _take(self, request: Request) -> int:
         methods = RPC.methods if request.path == b"/" else _METHODS

@@ -6,10 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_twisted
+from msgspec import Raw
+from twisted.internet.defer import Deferred
 
-from taskd.errors import NotAllowed
+from taskd.client.link import Link
+from taskd.client.per_call import PerCallLink
+from taskd.client.pooled import PooledLink
+from taskd.client.slots import ConnectionSlots
+from taskd.client.tokens import Credentials
+from taskd.errors import Cancelled, MethodNotFound, NotAllowed
+from taskd.model import Call, Failure, Result
+from taskd.protocol.dialects import BARE
 from tests.contracts.test_clients import Tried, failure
 from tests.live.peers import FakeTaskServer, Received, within
 
@@ -237,3 +247,100 @@ async def test_a_client_that_blocks_awaits_no_function(server):
     client = _client("blocking", server.endpoint, token)
     error = await failure(client.call("f"), NotAllowed)
     assert error.message == "there is no token: a client that blocks awaits no function"
+
+
+# --- links, whose calls may be bare ---
+
+
+@pytest.fixture(params=[PerCallLink, PooledLink])
+def link(request: pytest.FixtureRequest, server: FakeTaskServer) -> Iterator[Callable[..., Link]]:
+    """Make a link of a kind with a token; each is closed at the end."""
+    from twisted.internet import reactor
+
+    opened: list[Link] = []
+
+    def make(token: Any, **more: Any) -> Link:
+        if request.param is PooledLink:
+            more["alone"] = 0  # so that each call gets a connection of its own, in its dialect
+        opened.append(request.param(reactor, server.endpoint, credentials=Credentials(token), **more))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def bare(link: Link) -> Deferred[Any]:
+    """Make a bare call; return its outcome."""
+    return within(link.call(Call("f", Raw(b"[1]")), None, BARE).outcome)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_answer_to_a_token_is_not_taken_for_the_reply_to_a_bare_call(link, server):
+    assert await bare(link(GOOD)) == Result(Raw(b'["f", []]'))
+    assert [(message.function, message.is_bare) for message in server.messages] == [
+        *(("taskd.auth", False), ("f", True))
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_token_fails_a_bare_call(link):
+    outcome = await bare(link(BAD))
+    assert isinstance(outcome, Failure)
+    assert (outcome.code, outcome.message) == (NOT_ALLOWED, "the token is unknown")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_knows_no_tokens_answers_a_bare_call(link, server):
+    def answer(message: Received) -> None:
+        if message.function == "taskd.auth":
+            message.fail(MethodNotFound.code, "there is no function taskd.auth")
+        else:
+            message.answer(7)
+
+    server.behave = answer
+    assert await bare(link(GOOD)) == Result(Raw(b"7"))
+
+
+@pytest.mark.parametrize("result", [{"jsonrpc": "2.0", "id": "auth", "result": {}}, {"jsonrpc": "2.0"}, 7])
+@pytest_twisted.ensureDeferred
+async def test_a_bare_call_ends_with_its_result_whatever_is_answered_to_tokens_and_pings(
+    link, server, result
+):
+    """A second token is shown meanwhile, since the first one expires soon."""
+    held: list[Received] = []
+
+    def answer(message: Received) -> None:
+        if message.is_bare:
+            held.append(message)
+            message.connection.sendLine(b'{"jsonrpc":"2.0","id":"ping","result":"pong"}')
+        else:
+            message.answer({"expires": time.time() + (3600 if held else 0.1)})
+            if held:
+                held.pop().answer(result)
+
+    server.behave = answer
+    outcome = await bare(link(lambda: GOOD, beats=True))
+    assert isinstance(outcome, Result)
+    assert msgspec.json.decode(outcome.value) == result
+    assert [message.function for message in server.messages] == ["taskd.auth", "f", "taskd.auth"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_without_a_token_gives_its_slot_back(link):
+    slots, asked = ConnectionSlots(1), []
+
+    def token() -> Deferred[str]:
+        asked.append(Deferred[str]())
+        return asked[-1]
+
+    made = link(token, slots=slots)
+    pending = made.call(Call("f", Raw(b"[1]")))
+    assert slots.used == 1
+    pending.cancel()
+    outcome = await within(pending.outcome)
+    assert (outcome.code, slots.used) == (Cancelled.code, 0)
+    pending = made.call(Call("f", Raw(b"[1]")))
+    asked[-1].errback(LookupError("nobody has signed in"))
+    assert (await within(pending.outcome)).code == NOT_ALLOWED
+    assert slots.used == 0

@@ -470,6 +470,21 @@ async def test_a_reply_over_the_limit_fails_the_call_but_not_the_next_connection
 
 @pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)
 @pytest_twisted.ensureDeferred
+async def test_a_reply_over_the_limit_leaves_the_calls_beside_it_alone(kind, fake):
+    from twisted.internet import reactor
+
+    server = fake(lambda message: message.answer("x" * 2000) if message.function == "big" else None)
+    link = link_to(kind, server.endpoint, reactor, max_reply=1000)
+    beside = link.call(call_of("beside"))
+    message = await server.received()
+    assert "its reply is over 1000 bytes" in (await failure(link.call(call_of("big")))).message
+    message.answer("fine")
+    assert value(await ended(beside)) == "fine"
+    link.close()
+
+
+@pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)
+@pytest_twisted.ensureDeferred
 async def test_a_server_that_does_not_speak_the_protocol_counts_as_unreachable(kind, fake):
     from twisted.internet import reactor
 

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.history import Figures, HistoryRow
 from taskd.store.memory import MemoryStore
+from taskd.store.postgres import PostgresStore
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -29,6 +31,7 @@ from taskd.store.records import (
 )
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_bulk import FEW
+from tests.postgres_server import Database
 
 FUNCTIONS = ("f", "g")
 OWNERS = ("", "ann", "bob")
@@ -99,9 +102,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
         token=st.sampled_from((None, None, "x")), follows=st.booleans(), owner=st.sampled_from(OWNERS),
-        allowance=st.sampled_from(ALLOWANCES),
+        allowance=st.sampled_from(ALLOWANCES), own=st.sampled_from((None, b'{"tenant":7}')),
     )  # fmt: skip
-    def submit_batch(self, sizes, delay, token, follows, owner, allowance):
+    def submit_batch(self, sizes, delay, token, follows, owner, allowance, own):
         name, then = f"{next(self.numbers):08}", None
         parts = [
             Rows(
@@ -112,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
             for size in sizes
         ]
         if follows:
-            then = New(f"{next(self.numbers):08}", "g", keep=20.0, owner=owner)
+            then = New(f"{next(self.numbers):08}", "g", own, keep=20.0, owner=owner)
         due = self.now + delay if delay else 0.0
         task = New("", "f", due=due, batch=name, keep=20.0, limit_key="2", owner=owner)
         new = NewBatch(name, task, parts, token, then, keep=20.0)
@@ -304,7 +307,10 @@ class StoreMachine(RuleBasedStateMachine):
         newest=st.booleans(),
     )  # fmt: skip
     def find(self, states, function, batch, key, limit, like, is_brief, owner, error, newest):
-        self.both(lambda store: store.batches.find(like, "", limit, owner))
+        batches = self.both(lambda store: store.batches.find(like, "", limit, owner, newest=newest))
+        if batches:
+            edge = batches[-1].id
+            self.both(lambda store: store.batches.find(like, edge, limit, owner, newest=newest))
         wanted = Filter(states, function, batch, key, like, is_brief, owner, error, newest)
         first = self.both(lambda store: store.find(wanted, "", limit))
         if first:
@@ -397,3 +403,20 @@ def test_a_file_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.Monke
         return SqliteStore(store.path)
 
     check(make, reopen)
+
+
+def test_a_database_answers_as_memory_does(database: Database):
+    PostgresStore(database.dsn).close()
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taskd'"
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        names = sorted({name for (name,) in connection.execute(tables)} - {"schema_version"})
+
+        def make():
+            connection.execute(f"TRUNCATE {', '.join(f'taskd.{name}' for name in names)} RESTART IDENTITY")
+            return PostgresStore(database.dsn)
+
+        def reopen(store):
+            store.close()
+            return PostgresStore(database.dsn)
+
+        check(make, reopen)

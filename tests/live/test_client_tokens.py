@@ -121,17 +121,43 @@ async def test_the_task_of_another_owner_is_refused_and_an_operator_submits_for_
     assert error.data["reason"] == "role"
 
 
+def taskd(
+    server: Daemon, *command: str, token: str | None = None, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command for a server, with a token in its environment if there is one."""
+    if token is not None:
+        environ["TASKD_TOKEN"] = token
+    return subprocess.run(
+        [*TASKD, *command, "--server", server.tcp],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def test_an_operators_command_submits_for_others_and_nobody_elses(gated, tmp_path):
+    root = signed("root", role="operate")
+    task = taskd(gated, "submit", "hello", "--owner", "ann", token=root).stdout.strip()
+    assert taskd(gated, "wait", task, token=signed("ann")).stdout == '"Hello, World!"\n'
+    assert taskd(gated, "wait", task, token=signed("bob")).returncode == 1
+    (tmp_path / "rows.jsonl").write_text('{"name": "Ann"}\n')
+    rows = ("map", "hello", str(tmp_path / "rows.jsonl"), "--owner", "ann")
+    batch = taskd(gated, *rows, "--submit", token=root).stdout.strip()
+    assert '"owner": "ann"' in taskd(gated, "list", "--batch", batch, "--json", token=root).stdout
+    for command in ("submit", "hello", "--owner", "ann"), (*rows, "--submit"):
+        refused = taskd(gated, *command, token=signed("bob"))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "options.owner: to speak for others needs a token with the role operate" in refused.stderr
+        assert taskd(gated, *command, token=signed("ann")).returncode == 0  # for itself
+    assert "--owner need --submit" in taskd(gated, *rows, token=root).stderr
+
+
 def test_a_command_shows_the_token_of_its_file_or_of_the_environment(gated, tmp_path):
     (tmp_path / "token").write_text(signed("ann") + "\n")
 
     def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*TASKD, "call", "hello", "--server", gated.tcp, *options],
-            env={**os.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        return taskd(gated, "call", "hello", *options, **environ)
 
     assert "Hello, World!" in run("--token-file", str(tmp_path / "token")).stdout
     assert "Hello, World!" in run(TASKD_TOKEN=signed("ann")).stdout

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.support import APPS, TIMEOUT, Daemon, kept_daemon, title_of
+from tests.live.support import APPS, TASKD, TIMEOUT, Daemon, kept_daemon, title_of
 
 SENTINEL = "hunter2sentinel"
 """What is looked for: a part of the secret that is the same in each way of writing it."""
@@ -161,3 +163,51 @@ def test_a_failed_attempt_keeps_the_tail_of_its_output_and_its_memory(started: t
             assert f"print {MASK}" in end["output"], end
             assert f"stderr '{MASK}'" in end["output"], end
             assert end["memory"] > 1000
+
+
+NEW_KEY = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
+
+
+def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dropped(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}\n")
+    options = ("--app", str(APPS / "secretive.py"), "--store", "sqlite:tasks.db", "--workers", "1")
+    options += ("--secret-key", "keys")
+
+    def submit(shown: Shown) -> str:
+        task = shown.ask("taskd.submit", function="durably", args=["done", PASSWORD])["result"]["task"]
+        return str(task)
+
+    def reseal() -> subprocess.CompletedProcess[str]:
+        command = [*TASKD, "store", "reseal", "tasks.db", "--secret-key", "keys"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
+
+    with kept_daemon(*options, directory=tmp_path) as daemon:
+        shown = Shown(daemon)
+        shown.ask("taskd.pause", function="durably")
+        first = submit(shown)
+        keys.write_text("no key\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for_log(r"--secret-key are not read again: .*keys:1: a key is")
+        keys.write_text(f"{NEW_KEY}\n{KEY}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for_log("the keys of --secret-key read again: 2")
+        second = submit(shown)
+        refused = reseal()
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "tasks.db" in refused.stderr
+    ended = reseal()
+    assert ended.stdout.startswith("1 tasks have the first key now, 1 had it already\n"), ended
+    assert "the other keys can be taken out of keys" in ended.stdout
+    keys.write_text(f"{NEW_KEY}\n")
+    with kept_daemon(*options, directory=tmp_path) as daemon:
+        shown = Shown(daemon)
+        shown.ask("taskd.resume", function="durably")
+        for task in first, second:
+            assert shown.ask("taskd.wait", task=task)["result"]["state"] == "succeeded"
+    keys.write_text(f"{KEY}\n")
+    ended = reseal()
+    assert (ended.returncode, ended.stdout) == (1, "0 tasks have the first key now, 0 had it already\n")
+    assert (
+        f"no key opens the secrets of 2 tasks, which are left as they are: {first}, {second}" in ended.stderr
+    )

@@ -1,4 +1,4 @@
-"""A short soak; `make soak` is the long one."""
+"""A short soak, and a short run of the fuzzer; `make soak` and `make fuzz` are the long ones."""
 
 import subprocess
 import sys
@@ -16,6 +16,9 @@ TIMEOUT = 180.0
 """Seconds: the soak limits itself to less."""
 
 
+FUZZ_SECONDS = 5
+"""Seconds of spoiled messages: some hundreds of connections."""
+
 KILLS = 4
 """Kills of a daemon with a store."""
 
@@ -28,9 +31,13 @@ def test_a_daemon_that_is_killed_again_and_again_loses_no_stored_task() -> None:
     run("--kills", str(KILLS))
 
 
-def run(*arguments: str) -> None:
+def test_spoiled_messages_break_nothing_for_a_caller_with_a_token() -> None:
+    run("--tokens", "--seconds", str(FUZZ_SECONDS), module="tests.soak.fuzz")
+
+
+def run(*arguments: str, module: str = "tests.soak.run") -> None:
     soak = subprocess.run(
-        [sys.executable, "-m", "tests.soak.run", *arguments, "--seed", str(SEED)],
+        [sys.executable, "-m", module, *arguments, "--seed", str(SEED)],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -120,6 +120,13 @@ def test_the_rows_of_a_file_are_a_batch(taskd: Command, tmp_path: Path) -> None:
         assert "2 done, 1 failed, of 3" in done(taskd("show", part))
         assert len(answer(taskd("list", "--batch", part, "--state", "succeeded", "--json"))) == 2
     assert f"\n{batch[-12:]}  mark      failed" in done(taskd("list", "--batches"))
+    rows.write_text('{"number": 44}\n')
+    next_one = taskd("map", "mark", rows, "--submit").stdout.strip()
+    newest = taskd("list", "--batches", "--newest", "--limit", "1", "--json")
+    assert [each["batch"] for each in json.loads(newest.stdout)] == [next_one]
+    assert f"there are more: --after {next_one}" in newest.stderr
+    following = answer(taskd("list", "--batches", "--newest", "--after", next_one[-12:], "--json"))
+    assert following[0]["batch"] == batch
     assert "is a batch, not a task" in taskd("why", batch).stderr
 
 

@@ -47,7 +47,7 @@ END_SECONDS = 40.0
 
 _RECORD = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^#\]]+)(?:#(\w+))?\] ?(.*)", re.DOTALL)
 _RELOADED = re.compile(r"\] (not )?reloaded: ")
-_PORT = re.compile(r"listening on .*port=(\d+)")
+_PORT = re.compile(r"listening on .*port=(\d+)|\bSite starting on (\d+)")
 
 _MAY_FAIL = re.compile(
     r"not reloaded: |the fork server ended \(|there is no fork server any more|--app \S+ cannot be imported"
@@ -93,10 +93,14 @@ class Server:
 
     async def start(self, *options: str, env: dict[str, str]) -> None:
         """Start the server; return when its app is loaded."""
-        loaded = self.expect("functions: ")
+        await self.start_plugin("taskd", "--name", self.name, *options, env=env, started="functions: ")
+
+    async def start_plugin(self, *command: str, env: dict[str, str], started: str) -> None:
+        """Start a plugin of twistd with its options; return when a line of its log matches `started`."""
+        loaded = self.expect(started)
         self.process = await asyncio.create_subprocess_exec(
             *self._twistd,
-            *("--nodaemon", "--pidfile=", "taskd", "--name", self.name, *options),
+            *("--nodaemon", "--pidfile=", *command),
             cwd=self.directory,
             env={**os.environ, MARK: self.name, SOCKET: str(self.directory / MEMORY), **env},
             stdin=asyncio.subprocess.DEVNULL,
@@ -156,7 +160,7 @@ class Server:
             self._reload.set_result(line)
         port = _PORT.search(line)
         if port is not None:
-            self.ports.append(int(port[1]))
+            self.ports.append(int(port[1] or port[2]))
         for entry in list(self._expected):
             pattern, found = entry
             if found.done():

@@ -1,5 +1,7 @@
 """Websocket frames made and read by hand, for tests of the fast path."""
 
+import zlib
+
 from hypothesis import strategies as st
 
 LONGEST = 3000
@@ -22,6 +24,28 @@ def client_frame(payload, opcode=TEXT, *, final=True, mask=b"\x01\xfe\x00\x80", 
     if mask:
         payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
     return first + header + (mask or b"") + payload
+
+
+COMPRESSED = 4
+"""The bit of a compressed message, among the reserved bits of a frame."""
+
+
+def compressed_frames(text, pieces=1, bits=12):
+    """Make the frames of a compressed message, in about so many pieces; the window has 2**`bits` bytes."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -bits)
+    data = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    data = data.removesuffix(b"\0\0\xff\xff")
+    size = len(data) // pieces + 1
+    starts = range(0, len(data), size)
+    return [
+        client_frame(
+            data[at : at + size],
+            CONTINUED if at else TEXT,
+            final=at == starts[-1],
+            rsv=0 if at else COMPRESSED,
+        )
+        for at in starts
+    ]
 
 
 def server_texts(data):

@@ -221,10 +221,11 @@ class ServerCase(SynchronousTestCase):
         verifier = more.pop("verifier", None)
         timeout = more.pop("timeout", None)
         details = more.pop("error_details", "message")
+        labels = more.pop("labels", ())
         config = SchedulerConfig(least, most or max(least, 1), **more)
         worker = SimpleNamespace(name="TaskWorker", max_result=MAX_MESSAGE, error_details=details)
         pool = SimpleNamespace(config=worker, start=self.start_pool)
-        self.server = ServerConfig(pool, config, timeout).start(self.clock)
+        self.server = ServerConfig(pool, config, timeout, labels=labels).start(self.clock)
         limits = TcpLimits(unsent=UnsentLimits(max_unsent=1000))
         self.gate = None
         if verifier is not None:

@@ -7,9 +7,9 @@ from taskd.errors import NotAllowed
 from taskd.model import Grant
 
 
-def caller(owner, role="submit", functions=("*",), rate=None, expires=None, name=None, **grant):
+def caller(owner, role="submit", functions=None, rate=None, expires=None, name=None, **grant):
     """Make a caller; more arguments are limits of its grant, and the arguments that it fixes."""
-    return Caller(name or owner, Grant(owner, role, **grant), tuple(functions), rate, expires)
+    return Caller(name or owner, Grant(owner, role, functions=functions, **grant), rate, expires)
 
 
 class FakeVerifier:

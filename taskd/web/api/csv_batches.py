@@ -46,6 +46,7 @@ async def batch_of(call: ApiCall) -> tuple[NewBatch, BatchRows]:
     query: CsvQuery = call.query
     if query.function is None:
         raise InvalidParams("function: the query must name the function of a CSV text", argument="function")
+    call.exchange.check_function(query.function)  # else it would not be in the list
     functions = msgspec.json.decode(await call.ask(FUNCTIONS), type=list[FunctionInfo])
     named = [each for each in functions if each.name == query.function]
     if not named:

@@ -13,6 +13,9 @@ from taskd.web.api.openapi import openapi
 
 __all__ = ["description", "functions", "status"]
 
+MAX_DOCUMENTS = 8
+"""Documents that are kept: tokens cover few different sets of functions, and each document is some 50 KiB."""
+
 
 async def functions(call: ApiCall) -> Response:
     """List the functions that can be called."""
@@ -33,7 +36,7 @@ async def description(call: ApiCall) -> Response:
     return Response(200, _document(functions))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=MAX_DOCUMENTS)
 def _document(functions: bytes) -> bytes:
-    """Return the document, which changes with the functions alone."""
+    """Return the document, which changes with the functions that the caller may see alone."""
     return msgspec.json.encode(openapi(msgspec.json.decode(functions, type=list[FunctionInfo])))

@@ -2,7 +2,7 @@
 import { h } from "./shared/dom.js";
 import { askToken, connectionNotice, fillTexts, showCaller } from "./shared/frame.js";
 import { t } from "./shared/i18n.js";
-import { covers, Session } from "./shared/session.js";
+import { Session } from "./shared/session.js";
 import { functionList } from "./visitor/functions.js";
 import { taskList } from "./visitor/tasks.js";
 import { Work } from "./visitor/work.js";
@@ -39,8 +39,8 @@ main.replaceChildren(...(onlyWatches ? [tasks.element] : [functions.element, tas
 
 /** Show the functions and the tasks as the server has them now: it may be another one after a restart. */
 async function refresh() {
-  const all = onlyWatches ? [] : await session.client.call("taskd.functions");
-  functions.show(all.filter(({ name }) => covers(caller, name)));
+  // The server leaves out what the token does not cover.
+  functions.show(onlyWatches ? [] : await session.client.call("taskd.functions"));
   await work.look();
 }
 

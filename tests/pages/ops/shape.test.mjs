@@ -27,6 +27,11 @@ test("there is a row for what the app has, and for what has run and is gone", ()
     { ended: 10, failures: 4, waiting: 5, running: 1, scheduled: 4, isDurable: true });
 });
 
+test("of a function that the token does not cover it is not known whether it is gone", () => {
+  const rows = functionRows(status({ functions: [stats("old"), stats("others")] }), [], null, name => name !== "others");
+  assert.deepEqual(rows.map(row => [row.name, row.isGone]), [["old", true], ["others", false]]);
+});
+
 test("a paused function is listed though it has neither run nor is known", () => {
   const [row] = functionRows(status({ store: { paused: ["later"] } }), null, null);
   assert.equal(row.name, "later");

@@ -126,7 +126,7 @@ class VerifierTests(SynchronousTestCase):
         self.assertTrue(self.verifier.is_valid(caller, NOW))
         self.write(new_token())  # the same name and rights, but another token
         self.assertTrue(self.verifier.is_valid(caller, NOW))
-        self.verifier.read_again()
+        self.verifier.use(self.verifier.read())
         self.assertFalse(self.verifier.is_valid(caller, NOW))
         self.assertTrue(self.verifier.is_valid(user, NOW))
         self.assertFalse(self.verifier.is_valid(user, NOW + 3600))
@@ -134,21 +134,21 @@ class VerifierTests(SynchronousTestCase):
     def test_a_token_that_gets_other_rights_must_be_shown_again(self) -> None:
         caller = self.verifier.verify(self.token, NOW)
         self.write(self.token, 'role = "watch"')
-        self.verifier.read_again()
+        self.verifier.use(self.verifier.read())
         self.assertFalse(self.verifier.is_valid(caller, NOW))
         self.assertEqual(self.verifier.verify(self.token, NOW).grant.role, "watch")
 
     def test_tokens_of_a_key_that_is_taken_away_are_not_valid_any_more(self) -> None:
         user = self.verifier.verify(signed(), NOW)
         self.key.write_bytes(SECRET * 2)
-        self.verifier.read_again()
+        self.verifier.use(self.verifier.read())
         self.assertFalse(self.verifier.is_valid(user, NOW))
 
     def test_files_that_are_broken_change_nothing(self) -> None:
         for file in self.tokens, self.key:
             content = file.read_bytes()
             file.write_bytes(b"x")
-            self.assertRaises(AccessFileError, self.verifier.read_again)
+            self.assertRaises(AccessFileError, self.verifier.read)
             file.write_bytes(content)
         self.assertEqual(self.verifier.verify(self.token, NOW).name, "ci")
 

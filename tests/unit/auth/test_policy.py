@@ -1,8 +1,9 @@
 """Tests of what each method needs."""
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.auth.policy import NEEDS, check_role, check_urgent
+from taskd.auth.policy import NEEDS, check_function, check_role, check_urgent
 from taskd.errors import NotAllowed
 from taskd.model import ANONYMOUS, OPERATOR, Grant
 from taskd.protocol.methods import method_parameters
@@ -38,6 +39,37 @@ class PolicyTests(SynchronousTestCase):
 
     def test_unknown_methods_are_left_to_whoever_knows_them(self):
         self.assertTrue(may(ANONYMOUS, "nothing"))
+
+
+class FunctionTests(SynchronousTestCase):
+    def reason(self, grant: Grant, function: str) -> str:
+        reason: str = self.assertRaises(NotAllowed, check_function, grant, function).data["reason"]
+        return reason
+
+    def test_a_grant_without_patterns_covers_every_function(self):
+        for grant in ANONYMOUS, OPERATOR, Grant("alice"):
+            check_function(grant, "anything")
+            self.assertFalse(grant.is_narrow)
+
+    def test_patterns_cover_what_they_match_and_no_patterns_nothing(self):
+        grant = Grant("alice", functions=("f", "mail.*"))
+        self.assertTrue(grant.is_narrow)
+        check_function(grant, "f")
+        check_function(grant, "mail.send")
+        for name in "g", "F", "mail", "xf", "f\n":
+            self.assertEqual(self.reason(grant, name), "function")
+        self.assertEqual(self.reason(Grant("alice", functions=()), "f"), "function")
+
+    def test_operators_are_held_to_their_functions_and_watchers_have_none_run(self):
+        self.assertEqual(self.reason(Grant("root", "operate", functions=("f",)), "g"), "function")
+        self.assertEqual(self.reason(Grant("alice", "watch"), "f"), "role")
+
+    def test_a_grant_goes_over_the_wire_and_one_without_functions_covers_all(self):
+        for functions in None, (), ("f", "mail.*"):
+            grant = Grant("alice", functions=functions)
+            self.assertEqual(msgspec.json.decode(msgspec.json.encode(grant), type=Grant), grant)
+        self.assertTrue(msgspec.json.decode(b'{"owner":"alice"}', type=Grant).covers("f"))
+        self.assertNotIn(b"functions", msgspec.json.encode(Grant("alice")))
 
 
 class GrantTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.caller import Caller, Rate
-from taskd.auth.signed_tokens import LEEWAY, MAX_TOKEN
+from taskd.auth.signed_tokens import LEEWAY, MAX_TOKEN, MAX_TRIED
 from taskd.errors import NotAllowed
 from taskd.model import Grant
 from tests.unit.auth.signing import ED25519, NOW, RSA, SECRET, judge, private_pem, public_pem, signed
@@ -33,7 +33,7 @@ class SignedTokenTests(SynchronousTestCase):
     def test_a_token_with_only_the_needed_claims_submits_and_covers_every_function(self) -> None:
         caller = self.judge.verify(signed(), NOW)
         self.assertEqual(caller.grant, Grant("alice", "submit"))
-        self.assertEqual((caller.name, caller.functions, caller.grant.args), ("alice", ("*",), None))
+        self.assertEqual((caller.name, caller.grant.functions, caller.grant.args), ("alice", None, None))
         self.assertEqual((caller.rate, caller.expires), (None, NOW + 3600))
 
     def test_a_token_may_set_the_role_functions_arguments_and_limits(self) -> None:
@@ -45,10 +45,12 @@ class SignedTokenTests(SynchronousTestCase):
         )
         caller = self.judge.verify(token, NOW)
         grant = caller.grant
-        self.assertEqual(structs.replace(grant, args=None), Grant("alice", "watch", 10, 2, 1000))
+        self.assertEqual(
+            structs.replace(grant, args=None), Grant("alice", "watch", 10, 2, 1000, None, ("mail.*",))
+        )
         self.assertEqual(caller.rate, Rate(100, 60.0))
-        self.assertTrue(caller.may_call("mail.send"))
-        self.assertFalse(caller.may_call("report"))
+        self.assertTrue(caller.grant.covers("mail.send"))
+        self.assertFalse(caller.grant.covers("report"))
         fixed = {name: bytes(value) for name, value in (grant.args or {}).items()}
         self.assertEqual(fixed, {"tenant": b"7", "tags": b'["a"]'})
 
@@ -164,6 +166,19 @@ class SignedTokenTests(SynchronousTestCase):
             self.assertEqual(both.verify(signed(kid.encode() * 40), NOW).name, "alice")
         self.assertEqual(self.reason(signed(b"new" * 40, headers={"kid": "old"}), both), "unknown")
         self.assertEqual(self.reason(signed(b"new" * 40, headers={"kid": "other"}), both), "unknown")
+
+    def test_a_token_that_may_be_of_too_many_keys_must_name_its_own(self) -> None:
+        names = [f"key {number}" for number in range(MAX_TRIED + 1)]
+        keys = [{"kty": "oct", "kid": name, "k": encoded(name.encode() * 10)} for name in names]
+        last = names[-1]
+        many = judge(json.dumps({"keys": keys}).encode())
+        few = judge(json.dumps({"keys": keys[1:]}).encode())
+        token = signed(last.encode() * 10)
+        self.assertEqual(few.verify(token, NOW).name, "alice")
+        self.assertEqual(self.reason(token, many), "unknown")
+        self.assertRaisesRegex(NotAllowed, "any of 11 keys.*must name its key", many.verify, token, NOW)
+        named = signed(last.encode() * 10, headers={"kid": last})
+        self.assertEqual(many.verify(named, NOW).name, "alice")
 
     def test_a_caller_is_valid_as_long_as_its_key_is_there(self) -> None:
         caller = self.judge.verify(signed(), NOW)

@@ -39,7 +39,7 @@ class TokenFileTests(SynchronousTestCase):
         caller = parsed(table()).verify(TOKEN, NOW)
         self.assertEqual(caller.grant, Grant("token:ci", "submit"))
         self.assertEqual(
-            (caller.name, caller.functions, caller.rate, caller.expires), ("ci", ("*",), None, None)
+            (caller.name, caller.grant.functions, caller.rate, caller.expires), ("ci", None, None, None)
         )
 
     def test_a_token_may_have_a_role_functions_limits_and_an_end(self) -> None:
@@ -47,9 +47,18 @@ class TokenFileTests(SynchronousTestCase):
             'role = "operate"\nfunctions = ["mail.*"]\nrate = "5/s"\nwaiting = 3\nrunning = 2\nbytes = 10\n'
         )
         caller = parsed(table(more + "expires = 2030-01-02T00:00:00Z")).verify(TOKEN, NOW)
-        self.assertEqual(caller.grant, Grant("token:ci", "operate", 3, 2, 10))
-        self.assertEqual((caller.functions, caller.rate), (("mail.*",), Rate(5, 1.0)))
+        self.assertEqual(caller.grant, Grant("token:ci", "operate", 3, 2, 10, functions=("mail.*",)))
+        self.assertEqual(caller.rate, Rate(5, 1.0))
         self.assertEqual(caller.expires, datetime(2030, 1, 2, tzinfo=UTC).timestamp())
+
+    def test_a_pattern_for_every_function_makes_the_others_mean_nothing(self) -> None:
+        caller = parsed(table('functions = ["mail.*", "*"]')).verify(TOKEN, NOW)
+        self.assertIsNone(caller.grant.functions)
+
+    def test_patterns_that_are_too_long_together_are_refused(self) -> None:
+        patterns = ", ".join(f'"{number:0199}"' for number in range(200))
+        why = self.why(table(f"functions = [{patterns}]"))
+        self.assertIn("token ci: functions: the patterns take more than 32768 bytes", why)
 
     def test_a_date_alone_ends_a_token_when_the_day_begins_in_utc(self) -> None:
         caller = parsed(table("expires = 2030-01-02")).verify(TOKEN, NOW)
@@ -73,7 +82,7 @@ class TokenFileTests(SynchronousTestCase):
             "[tokens.ci]": "token ci: Object missing required field `hash`",
             "[token.ci]": "there is nothing called 'token'; write [tokens.NAME]",
             "tokens = 3": "tokens has a table for each token",
-            "[tokens]\nci = 3": "token ci is a table",
+            "[tokens]\nci = 3": "token ci: this is a table",
             '[tokens."a b"]': "a token's name is 1 to 64 letters",
             '[tokens.ci]\nhash = "abc"': "hash is sha256: and 64 digits of hex; taskd token new writes it",
             table('roles = "watch"'): "there is no 'roles'; did you mean role?",
@@ -94,6 +103,15 @@ class TokenFileTests(SynchronousTestCase):
             with self.subTest(text=text[:60]):
                 self.assertIn(why, self.why(text))
         self.assertIn("byte 0 is not UTF-8", self.why(b"\xff"))
+
+    def test_a_mistake_in_the_file_is_named_with_its_line(self) -> None:
+        for written in "[tokens.bad]", ' [ tokens . "bad" ] # bad', "[tokens.'bad']":
+            text = f"# tokens\n{table()}\n{written}\nhash = 3\n"
+            line = text[: text.index(written)].count("\n") + 1
+            self.assertIn(f"tokens.toml:{line}: token bad: Expected `str`", self.why(text))
+        text = table() + table(name="other")
+        line = text[: text.index("[tokens.other]")].count("\n") + 1
+        self.assertIn(f"tokens.toml:{line}: ci and other have the same hash", self.why(text))
 
     def test_files_that_cannot_be_read_or_are_too_long_are_refused(self) -> None:
         for path, why in ((self.mktemp(), "No such file"), (".", "Is a directory"), ("a\0b", "is no path")):

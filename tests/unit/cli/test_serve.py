@@ -131,13 +131,13 @@ class ConfigTests(DaemonCommandCase):
         for arguments, reason in {
             ("--listen", "tcp:x"): "--listen: 'tcp:x' is no server endpoint",
             ("--task-server", "a:b:c"): "--task-server: 'a:b:c' is no client endpoint",
-            ("--store", "redis"): "--store: a store is memory, memory:LIMITS or sqlite:PATH, not 'redis'",
+            ("--store", "redis"): "--store: a store is memory, memory:LIMITS, sqlite:PATH or postgres:DATABASE, not 'redis'",
             ("--store", "memory:x=1"): "--store: limits of memory are like ",
             ("--store", "sqlite:no/such/file"): "--store: there is no directory ",
         }.items():
             self.assertIn(reason, self.refusal("config", "--check", *arguments))
         self.printed.clear()
-        for store in "memory", "memory:ended=5", "sqlite:taskd.db":
+        for store in "memory", "memory:ended=5", "sqlite:taskd.db", "postgres:dbname=tasks":
             self.run_command("config", "--check", "--store", store)
 
     def test_a_wrong_file_is_refused_with_or_without_a_check(self):

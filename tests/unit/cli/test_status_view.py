@@ -57,6 +57,13 @@ class PrintStatusTests(SynchronousTestCase):
         self.assertEqual(self.printed(store=nothing), self.printed())
         self.assertIn("stored tasks: in memory; 1 claimed", self.printed(store={**nothing, "claimed": 1}))
 
+    def test_labels_and_the_number_of_the_node_are_shown(self):
+        store = {"lasting": True, "claimed": 3, "fault": None, "paused": [], "node": 4}
+        shown = self.printed(labels=["big", "gpu"], store=store)
+        self.assertIn("\nlabels: big, gpu\n", shown)
+        self.assertIn("\nstored tasks: shared, with this as node 4; 3 claimed\n", shown)
+        self.assertNotIn("labels", self.printed(labels=[]))
+
     def test_schedules_are_shown_with_their_next_time(self):
         now = time.time()
         shown = self.printed(

@@ -42,7 +42,7 @@ class TokenCommandTests(SynchronousTestCase):
             *("--waiting", "0", "--running", "2", "--bytes", "1K", "--expires", "30d"),
         )
         caller = read_tokens(self.path).verify(token, 0)
-        self.assertEqual((caller.functions, caller.rate.count), (("mail.*", "x"), 9))
+        self.assertEqual((caller.grant.functions, caller.rate.count), (("mail.*", "x"), 9))
         grant = caller.grant
         self.assertEqual((grant.role, grant.waiting, grant.running, grant.bytes), ("watch", 0, 2, 1024))
         self.assertIsNotNone(caller.expires)

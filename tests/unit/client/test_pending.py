@@ -18,7 +18,8 @@ def lost(sent):
 
 
 def reply(number, **members):
-    return json.dumps({"jsonrpc": "2.0", "id": number, "result": "done"} | members).encode()
+    message = {"jsonrpc": "2.0", "id": number, "result": "done"} | members
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 class Waiting:
@@ -55,6 +56,20 @@ class PendingCallsTests(SynchronousTestCase):
     def ids(self):
         """Return the ids of the calls that were sent, negated for a cancel."""
         return [message["id"] if "id" in message else -message["params"]["id"] for message in self.sent]
+
+    def test_a_reply_that_is_too_long_fails_its_call_alone(self):
+        self.calls.opened()
+        first, second, third, fourth = self.add(4)
+        error = Unreachable("too long", sent=True)
+        self.assertTrue(self.calls.drop(reply(2)[:-1], error))
+        self.assertEqual([waiter.ends for _, waiter in (first, second, third, fourth)], [[], [True], [], []])
+        self.assertEqual(self.ids, [1, 2, 3, 4])
+        self.assertTrue(self.calls.drop(reply(2), error))  # nobody waits for it any more
+        self.assertTrue(self.calls.drop(b'{"jsonrpc":"2.0","method":"taskd.event","params":{', error))
+        for foreign in (b"HTTP/1.1 200 OK", b"[1,2", reply(None), b'{"jsonrpc":"2.0","id":1'):
+            self.assertFalse(self.calls.drop(foreign, error))
+        self.calls.received(reply(1))
+        self.assertEqual((first[1].ends, len(self.calls)), ([DONE], 2))
 
     def test_a_message_that_is_too_long_ends_the_call_that_was_sent_first(self):
         self.calls.opened()

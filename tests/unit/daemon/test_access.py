@@ -7,13 +7,12 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.auth.access_config import AccessConfig
-from taskd.auth.tokens import hash_of, new_token
 from taskd.daemon.access import (
     PublicPorts,
     is_public,
     open_sealer,
+    open_server_token,
     open_verifier,
-    read_tokens_again,
     static_address,
 )
 from taskd.daemon.checking import problems
@@ -81,19 +80,11 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(StartError, open_verifier, AccessConfig(str(self.path)))
         self.assertIn("cannot be read", str(error))
         self.assertIn("--secret-key", str(self.assertRaises(StartError, open_sealer, str(self.path))))
+        error = self.assertRaises(StartError, open_server_token, str(self.path))
+        self.assertIn("--task-server-token", str(error))
         self.assertIsNone(open_sealer(None))
+        self.assertIsNone(open_server_token(None))
         self.assertIsNone(open_verifier(AccessConfig()))
-
-    def test_a_broken_file_keeps_the_tokens_that_there_were(self) -> None:
-        token = new_token()
-        self.path.write_text(f'[tokens.ci]\nhash = "{hash_of(token)}"\n')
-        verifier = open_verifier(AccessConfig(str(self.path)))
-        self.assertTrue(read_tokens_again(verifier))
-        self.path.write_text("broken")
-        with capturedLogs() as events:
-            self.assertFalse(read_tokens_again(verifier))
-        self.assertIn("the old ones stay in use", events[0]["log_format"])
-        self.assertEqual(verifier.verify(token, 0).name, "ci")
 
     def found(self, **options: list[str]) -> list[str]:
         given = {name.replace("_", "-"): on_command_line(name, texts) for name, texts in options.items()}
@@ -101,14 +92,15 @@ class FileTests(SynchronousTestCase):
 
     def test_a_check_of_the_options_finds_public_ports_and_wrong_files(self) -> None:
         missing = [str(self.path)]
-        [port_, tokens, keys, secrets] = [
+        [port_, tokens, keys, secrets, shown] = [
             *self.found(websocket=["tcp:0"]),
             *self.found(tokens=missing),
             *self.found(jwt_key=missing),
             *self.found(secret_key=missing),
+            *self.found(task_server_token=missing, task_server=["tcp:localhost:1"]),
         ]
         self.assertIn("--websocket tcp:0 is open to other machines", port_)
-        for text in tokens, keys, secrets:
+        for text in tokens, keys, secrets, shown:
             self.assertIn("cannot be read", text)
         self.assertEqual(self.found(websocket=["tcp:0"], insecure_public=["true"]), [])
         self.assertEqual(self.found(), [])

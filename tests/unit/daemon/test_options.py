@@ -93,10 +93,18 @@ class OptionsTests(SynchronousTestCase):
         options = parsed(
             *("--app", "a", "--app", "b.py", "--listen", "tcp:1", "--listen", "unix:x"),
             *("--websocket", "tcp:2", "--task-server", "tcp:h:3", "--allow-origin", "https://x"),
+            *("--label", "gpu", "--label", "zone=eu"),
         )
         self.assertEqual((options["app"], options["listen"]), (["a", "b.py"], ["tcp:1", "unix:x"]))
         self.assertEqual((options["websocket"], options["task-server"]), (["tcp:2"], ["tcp:h:3"]))
         self.assertEqual(options["allow-origin"], ["https://x"])
+        self.assertEqual(options["label"], ["gpu", "zone=eu"])
+
+    def test_labels_reach_the_task_server_and_wrong_ones_are_refused(self):
+        self.assertEqual(described("--label", "gpu").server.labels, ["gpu"])
+        self.assertEqual(described().server.labels, [])
+        error = self.assertRaises(usage.UsageError, parsed, "--label", "a b")
+        self.assertIn("--label: a label begins with a letter or a digit", str(error))
 
     def test_either_part_can_be_left_out_but_not_both(self):
         self.assertEqual(parsed("--listen", "none", "--task-server", "tcp:h:1")["listen"], [])

@@ -30,7 +30,7 @@ class FakeNodes:
         self.calls.append((function, fires))
         return fires
 
-    def renew(self, info):
+    def renew(self, info, lost=b"null", *, rescues=True):
         return ("renew", info)
 
     def rejoin(self):

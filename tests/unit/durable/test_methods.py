@@ -340,6 +340,16 @@ class SubmitTests(StoredCase):
         wrong = self.ask("list", "failed", None, "", 9, None, None, None, True)
         self.assertEqual(wrong["data"], {"argument": "batches"})
 
+    def test_batches_are_listed_from_the_newest_on_a_page_at_a_time(self):
+        added = [self.ask("submit_batch", "g", [[number]])["batch"] for number in range(5)]
+        pages, edge = [], ""
+        while page := self.ask("list", None, None, "", 2, None, None, None, True, None, None, True, edge):
+            pages.append([each["batch"] for each in page])
+            edge = pages[-1][-1]
+        self.assertEqual(pages, [added[:2:-1], added[2:0:-1], added[:1]])
+        oldest = self.ask("list", None, None, "", 2, None, None, None, True)
+        self.assertEqual([each["batch"] for each in oldest], added[:2])
+
     def test_the_id_of_a_batch_is_not_taken_for_an_unknown_task(self):
         batch = self.ask("submit_batch", "g", [[1]])["batch"]
         for method in ("get", "wait", "why", "retry"):
@@ -370,7 +380,8 @@ class SubmitTests(StoredCase):
     def test_the_status_has_the_store(self):
         self.ask("submit", "g")
         self.assertEqual(
-            self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None, "paused": []}
+            self.ask("status")["store"],
+            {"lasting": False, "claimed": 1, "fault": None, "paused": [], "node": None},
         )
 
 

@@ -1,11 +1,13 @@
 """One node of many: what it follows, what it ends when its lease is lost, and what it reads of the others."""
 
+import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred, execute
 
 from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.node import POLL_SECONDS, Node
+from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
 from taskd.store.base import Changes, StoreError
@@ -20,17 +22,32 @@ class FakeNodes:
 
     def __init__(self, store):
         self.store = store
+        self.node = 3
         self.beat = Beat(1000.0)
         self.fault = None
         self.reads = 0
+        self.drained = []
+        self.others = []
 
-    def renew(self, info):
+    def renew(self, info, lost=b"null", *, rescues=True):
         if self.fault is not None:
             raise self.fault
         return self.beat
 
     def rejoin(self):
+        self.node += 10
         self.beat = Beat(1000.0)
+
+    def rows(self):
+        return self.others
+
+    def drain(self, node, *, drain):
+        if self.fault is not None:
+            raise self.fault
+        self.drained.append((node, drain))
+        if node == self.node:
+            self.beat = msgspec.structs.replace(self.beat, drain=drain)
+        return node < 100
 
     def last_seqs(self, tasks):
         self.reads += 1
@@ -138,6 +155,60 @@ class FollowingTests(NodeCase):
         self.pass_time(2)
         self.assertEqual(self.runner.queue, [])
 
+    def test_a_node_that_is_drained_here_claims_nothing_at_once_and_is_marked_in_the_store(self):
+        self.submit()
+        self.assertTrue(self.successResultOf(self.node.drain(3, drained=True)))
+        self.assertEqual((self.drains, self.runner.queue, self.nodes.drained), ([True], [], [(3, True)]))
+        self.submit_elsewhere(function="f")
+        self.pass_time(3)
+        self.assertEqual(self.runner.queue, [])
+        self.assertTrue(self.successResultOf(self.node.drain(3, drained=False)))
+        self.turn()
+        self.assertEqual(len(self.runner.queue), 2)
+
+    def test_a_drain_that_was_asked_for_here_may_be_undone_elsewhere(self):
+        self.node.drain(3, drained=True)
+        self.pass_time(3)
+        self.nodes.drain(3, drain=False)
+        self.submit_elsewhere(function="f")
+        self.pass_time(3)
+        self.assertEqual((self.drains[-1], len(self.runner.queue)), (False, 1))
+
+    def test_another_node_is_drained_in_the_store_alone(self):
+        self.submit()
+        self.assertTrue(self.successResultOf(self.node.drain(4, drained=True)))
+        self.assertFalse(self.successResultOf(self.node.drain(100, drained=True)))
+        self.pass_time(3)
+        self.assertEqual((self.drains, len(self.runner.queue)), ([], 1))
+
+    def test_a_drain_that_the_store_cannot_note_has_its_effect_here(self):
+        self.nodes.fault = StoreError("no server")
+        self.failureResultOf(self.node.drain(3, drained=True), StoreError)
+        self.submit_elsewhere(function="f")
+        self.pass_time(1)
+        self.assertEqual((self.drains, self.runner.queue), ([True], []))
+
+    def test_a_drained_node_with_a_new_number_stays_drained(self):
+        self.node.drain(3, drained=True)
+        self.pass_time(3)
+        self.nodes.beat = Beat(0.0, is_mine=False)
+        self.submit_elsewhere(function="f")
+        self.pass_time(3)
+        self.flushLoggedErrors()
+        self.assertEqual((self.node.number, self.nodes.drained), (13, [(3, True), (13, True)]))
+        self.assertEqual((self.drains[-1], self.runner.queue), (True, []))
+
+    def test_a_drain_that_is_undone_while_the_lease_is_lost_claims_nothing_before_it_is_back(self):
+        self.node.drain(3, drained=True)
+        self.pass_time(3)
+        self.nodes.fault = StoreError("no server")
+        self.submit_elsewhere(function="f")
+        self.pass_time(10)
+        self.failureResultOf(self.node.drain(3, drained=False), StoreError)
+        self.turn()
+        self.flushLoggedErrors()
+        self.assertEqual(self.runner.queue, [])
+
     def test_a_closed_node_asks_nothing(self):
         self.node.close()
         self.pass_time(1)
@@ -145,6 +216,41 @@ class FollowingTests(NodeCase):
         self.nodes.reads = 0
         self.pass_time(2)
         self.assertEqual(self.nodes.reads, 0)
+
+
+class PaceTests(NodeCase):
+    def setUp(self):
+        super().setUp()
+        self.tasks.window.pace = Pace(self.clock)
+
+    def test_a_slow_node_leaves_tasks_to_others(self):
+        for number in range(2 * LEAST):
+            self.submit_elsewhere(f"{number}", function="f")
+        self.pass_time(5)
+        self.assertEqual(len(self.runner.queue), LEAST)
+
+    def test_a_quick_one_claims_those_of_a_fifth_of_a_second(self):
+        for number in range(1000):
+            self.submit_elsewhere(f"{number:03}", function="f")
+        self.pass_time(1)
+        most = 0
+        for _ in range(4):
+            for _ in range(2):  # all that it has, in a twentieth of a second each
+                most = max(most, len(self.runner.queue))
+                for _ in range(len(self.runner.queue)):
+                    self.end(self.begin(), Result(Raw(b"1")))
+                self.turn(0.05)
+        self.assertGreater(most, 4 * LEAST)
+
+    def test_the_pace_is_that_of_the_last_tenth_of_a_second(self):
+        pace = self.tasks.window.pace
+        for _ in range(100):
+            pace.ended()
+        self.assertEqual(pace.size, LEAST)
+        self.turn(0.1)
+        self.assertEqual(pace.size, 200)
+        self.turn(0.1)
+        self.assertEqual(pace.size, LEAST)
 
 
 class FenceTests(NodeCase):

@@ -1,10 +1,12 @@
 """Whose stored task may be seen, changed and joined by whom."""
 
 import msgspec
+from twisted.internet.defer import Deferred, fail
 
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.durability import Durability
 from taskd.functions.kinds import Kind
+from taskd.store.base import StoreError
 from tests.unit.durable import test_methods
 from tests.unit.durable.test_methods import StoredCase, durable
 from tests.unit.pools import function
@@ -98,6 +100,66 @@ class OwnTaskTests(OwnerCase):
         self.turns()
         self.turns(6.0)
         self.assertEqual([client.reply()["code"] for client in clients], [-32008, -32602])
+
+    def waits_while_the_store_is_read_slowly(self, client, *waits, at_last=None):
+        """Send waits, let their time pass, and have the store answer only then."""
+        execute, readings = self.tasks.get, []
+        batches = self.tasks.batches.get
+
+        def slowly(read):
+            def reading(*args):
+                answer = Deferred()
+                readings.append(lambda: (at_last or read)(*args).chainDeferred(answer))
+                return answer
+
+            return reading
+
+        self.patch(self.tasks, "get", slowly(execute))
+        self.patch(self.tasks.batches, "get", slowly(batches))
+        for named in waits:
+            client.call("taskd.wait", params=named, grant=BOB)
+        self.turns()
+        self.turns(1.0)
+        while readings:
+            readings.pop(0)()
+        self.turns()
+
+    def test_a_wait_whose_time_is_over_before_it_is_refused_is_answered_once(self):
+        task = self.submit(ANN, delay=60)["task"]
+        batch = self.submit_batch(ANN, delay=60)["batch"]
+        client = self.connect()
+        self.waits_while_the_store_is_read_slowly(
+            client,
+            {"task": task, "timeout": 0.5},
+            {"task": "unknown", "timeout": 0.5},
+            {"batch": batch, "timeout": 0.5},
+            {"batch": "unknown", "timeout": 0.5},
+        )
+        codes = [reply["error"]["code"] for reply in client.received()]
+        self.assertEqual(sorted(codes), [-32602, -32602, -32008, -32008])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_wait_whose_time_is_over_before_the_store_fails_is_answered_once(self):
+        client = self.connect()
+        self.waits_while_the_store_is_read_slowly(
+            client,
+            {"task": "any", "timeout": 0.5},
+            {"batch": "any", "timeout": 5},
+            at_last=lambda _: fail(StoreError("the disk is gone")),
+        )
+        self.turns(5.0)
+        self.assertEqual(len(client.received()), 2)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_wait_whose_time_is_over_before_it_is_allowed_is_answered_once(self):
+        task = self.submit(BOB, delay=60)["task"]
+        batch = self.submit_batch(BOB, delay=60)["batch"]
+        client = self.connect()
+        self.waits_while_the_store_is_read_slowly(
+            client, {"task": task, "timeout": 0.5}, {"batch": batch, "timeout": 0.5}
+        )
+        states = [reply["result"]["state"] for reply in client.received()]
+        self.assertEqual(states, ["scheduled", "running"])
 
     def test_a_connection_whose_attach_is_refused_gets_no_events(self):
         task = self.submit(ANN, delay=60)["task"]

@@ -6,10 +6,12 @@ import zlib
 from types import SimpleNamespace
 
 from autobahn.websocket.compress import PerMessageDeflateOffer
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.admission import Admission
 from taskd.net.descriptors import ConnectionLimits
+from taskd.net.log_rate import LINES_AT_ONCE
 from taskd.net.websocket_compression import (
     LEAST_COMPRESSED,
     MOST_COMPRESSED,
@@ -17,7 +19,8 @@ from taskd.net.websocket_compression import (
     accepted,
     compressed_frame,
 )
-from tests.unit.frames import CLOSE, CONTINUED, TEXT, client_frame
+from taskd.net.websocket_fastpath import TOO_BIG
+from tests.unit.frames import CLOSE, CONTINUED, TEXT, client_frame, compressed_frames
 from tests.unit.listeners.test_tcp import EagerServer, ProtocolCase
 from tests.unit.web.gateways import LONGEST, GatewayCase
 
@@ -165,6 +168,52 @@ class CompressionTests(GatewayCase):
             self.assertEqual(client.socket.sent[0] & 15, CLOSE)
             self.assertLessEqual(self.budget.held, 3 * LONGEST)
         self.assertEqual(self.backend.asked, [])
+
+    def test_a_message_that_is_as_long_as_one_may_be_when_it_is_unpacked_is_taken(self):
+        longest = LONGEST - 1
+        for size, taken in ((longest, True), (longest + 1, False)):
+            for pieces in (1, 2, 30):
+                client = self.websocket()
+                text = self.call(size - len(self.call(0)))
+                self.assertEqual(len(text), size)
+                client.send(b"".join(compressed_frames(text, pieces)))
+                client.turns()
+                self.assertEqual(len(self.backend.asked), int(taken), (size, pieces))
+                if taken:
+                    self.backend.reply(1)
+                else:
+                    self.assertEqual(int.from_bytes(client.socket.sent[2:4]), TOO_BIG)
+
+    def test_the_limit_holds_with_a_release_that_cuts_off_what_is_too_long(self):
+        def cut_off(data, **_):
+            return compression._decompressor.decompress(data, compression.max_message_size)
+
+        for pieces in (1, 20):
+            client = self.websocket()
+            compression = client.transport.protocol._perMessageCompress
+            compression.decompress_message_data = cut_off
+            client.send(b"".join(compressed_frames(self.call(20 * LONGEST), pieces)))
+            client.turns()
+            self.assertEqual(int.from_bytes(client.socket.sent[2:4]), TOO_BIG)
+            self.assertLessEqual(self.budget.held, 3 * LONGEST)
+        self.assertEqual(self.backend.asked, [])
+
+    def test_messages_that_are_too_long_are_logged_at_a_bounded_rate(self):
+        lines = []
+
+        def note(event):
+            if event.get("log_namespace") == "taskd.gateway":
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        head = b"\x81\xff" + LONGEST.to_bytes(8) + bytes(4)
+        for _ in range(2 * LINES_AT_ONCE):
+            client = self.websocket()
+            client.send(head)
+            client.leave()
+        refused = [line for line in lines if "exceeds payload limit" in line]
+        self.assertEqual(len(refused), LINES_AT_ONCE)
 
     def test_nothing_is_kept_from_one_message_to_the_next(self):
         client = self.websocket("permessage-deflate")

@@ -7,7 +7,7 @@ from msgspec import Raw
 from taskd.auth.caller import Rate
 from taskd.errors import Busy, NotAllowed
 from taskd.functions.descriptions import ParameterInfo
-from taskd.listeners.gate import ENDING_SECONDS, TOKEN_SECONDS
+from taskd.listeners.gate import ENDING_SECONDS, MESSAGE_WITHOUT_TOKEN, MOST_REFUSED, TOKEN_SECONDS
 from taskd.listeners.rates import SWEEP, Rates
 from tests.unit.pools import LoggingCase, function
 from tests.unit.tokens import FakeVerifier, caller
@@ -42,6 +42,7 @@ class GateCase(LoggingCase):
             caller("dora", args={"tenant": Raw(b"7"), "from": Raw(b'"x"')}),
             caller("rated", rate=Rate(3, 60.0)),
             caller("narrow", "operate", functions=("f",)),
+            caller("fixed", "operate", args={"tenant": Raw(b"7")}),
         )
         self.make(functions=self.functions(), verifier=self.verifier)
 
@@ -246,6 +247,78 @@ class RenewalTests(GateCase):
         self.assertTrue(self.has_logged("the token alice was revoked: 1 connections closed"))
 
 
+class StrangerTests(GateCase):
+    """What connections may send that have shown no token."""
+
+    TOO_LARGE = -32006
+
+    def line(self, size, method="f"):
+        """Return a request of so many bytes, LF included."""
+        head, end = f'{{"jsonrpc":"2.0","id":9,"method":"{method}","params":["'.encode(), b'"]}\n'
+        return head + b"x" * (size - len(head) - len(end)) + end
+
+    def give(self, client, data):
+        """Have the server read data, in pieces as large as those that come from a socket."""
+        for at in range(0, len(data), 65536):
+            client.protocol.dataReceived(data[at : at + 65536])
+            self.turn()
+
+    def test_a_message_as_long_as_one_may_be_without_a_token_is_answered(self):
+        client = self.connect()
+        self.give(client, self.line(MESSAGE_WITHOUT_TOKEN))
+        self.assertEqual(self.reason(client), "no token")
+        self.assertFalse(client.transport.disconnecting)
+
+    def test_a_longer_one_is_refused_before_it_is_complete_and_closes_the_connection(self):
+        for size in (MESSAGE_WITHOUT_TOKEN + 1, 10 * MESSAGE_WITHOUT_TOKEN):
+            client = self.connect()
+            self.give(client, self.line(size)[:MESSAGE_WITHOUT_TOKEN])
+            error = client.reply()
+            self.assertEqual((error["code"], error["data"]["limit"]), (self.TOO_LARGE, MESSAGE_WITHOUT_TOKEN))
+            self.assertIn("taskd.auth", error["message"])
+            self.assertTrue(client.transport.disconnecting)
+            self.assertEqual(client.protocol.unfinished, 0)
+        client = self.connect()
+        client.protocol.dataReceived(self.line(MESSAGE_WITHOUT_TOKEN + 1))
+        self.assertEqual(client.reply()["code"], self.TOO_LARGE)
+
+    def test_a_message_behind_the_token_is_as_long_as_any(self):
+        client = self.connect()
+        auth = json.dumps(rpc(1, "taskd.auth", ["bob"])).encode() + b"\n"
+        self.give(client, auth + self.line(5 * MESSAGE_WITHOUT_TOKEN, "taskd.whoami"))
+        self.assertEqual([each["id"] for each in client.received()], [1, 9])
+
+    def test_so_is_one_behind_a_token_that_waits_for_its_turn(self):
+        client = self.connect()
+        auth = json.dumps(rpc(1, "taskd.auth", ["bob"])).encode() + b"\n"
+        self.factory.peers.turns.used = 1.0
+        data = auth + self.line(5 * MESSAGE_WITHOUT_TOKEN, "taskd.whoami")
+        client.protocol.dataReceived(data[:65536])
+        client.protocol.dataReceived(data[65536:131072])
+        self.assertEqual(client.received(), [])
+        self.turn()
+        self.give(client, data[131072:])
+        self.assertEqual([each["id"] for each in client.received()], [1, 9])
+
+    def test_a_connection_whose_tokens_are_refused_is_closed_and_no_more_of_them_are_looked_at(self):
+        client = self.connect()
+        client.send(rpc(1, "taskd.auth", ["mallory"]), rpc(2, "taskd.auth", ["alice"]))
+        client.received()
+        auths = [rpc(number, "taskd.auth", [f"guess {number}"]) for number in range(3, 50)]
+        client.send(*auths, rpc(50, "taskd.auth", ["bob"]))
+        reasons = {each["id"]: each["error"]["data"]["reason"] for each in client.received()}
+        self.assertEqual(reasons.pop(None), "refused")
+        self.assertEqual(list(reasons.values()), ["unknown"] * (MOST_REFUSED - 1) + ["refused"] * 46)
+        self.assertTrue(client.transport.disconnecting)
+        self.assertEqual(len(self.verifier.asked), MOST_REFUSED + 1)
+
+    def test_members_of_a_batch_count_as_well(self):
+        client = self.connect()
+        client.send([rpc(number, "taskd.auth", [f"guess {number}"]) for number in range(30)])
+        self.assertEqual(len(self.verifier.asked), MOST_REFUSED)
+        self.assertTrue(client.transport.disconnecting)
+
+
 class CoverTests(GateCase):
     def test_a_function_that_the_token_does_not_cover_is_not_called(self):
         client = self.let_in("alice")
@@ -319,6 +392,28 @@ class CoverTests(GateCase):
         client = self.let_in("narrow")
         client.call("g", grant={"role": "operate"}, caller="a b")
         self.assertEqual(self.reason(client), "function")
+
+    def test_an_operator_who_is_held_to_anything_passes_on_no_other_rights(self):
+        for token in ("narrow", "fixed"):
+            client = self.let_in(token)
+            for method, params in (("f", None), ("taskd.retry", ["x"]), ("taskd.functions", None)):
+                client.call(method, params, caller="owner bob 1", grant={"owner": "bob", "role": "operate"})
+                error = client.reply()
+                self.assertEqual(
+                    (error["code"], error["data"]), (NOT_ALLOWED, {"reason": "function"}), method
+                )
+                self.assertIn("options.grant", error["message"])
+        self.assertTrue(self.nothing_runs())
+
+    def test_a_call_that_a_gateway_passes_on_is_held_to_the_functions_of_its_caller(self):
+        root = self.let_in("root")
+        for functions, reason in ((["g"], "function"), ([], "function")):
+            root.call("f", caller="owner bob 1", grant={"owner": "bob", "functions": functions})
+            self.assertEqual(self.reason(root), reason)
+        self.assertTrue(self.nothing_runs())
+        root.call("f", caller="owner bob 1", grant={"owner": "bob", "functions": ["f*"]})
+        self.pool.finish(1)
+        self.assertEqual(root.reply(), 1)
 
 
 class PretendingTests(GateCase):

@@ -100,6 +100,11 @@ class PassingTests(PassingCase):
             },
         )
 
+    def test_a_task_server_learns_which_functions_a_token_covers(self):
+        self.make(has_tokens=True)
+        few = Requester(Grant("alice", functions=("f", "mail.*")), "owner alice")
+        self.assertEqual(self.passed(few)["grant"], {"owner": "alice", "functions": ["f", "mail.*"]})
+
     def test_the_callers_and_grants_that_a_browser_sends_are_replaced(self):
         forged = {"caller": "owner root x", "grant": OPERATOR, "priority": 3}
         self.make(has_tokens=True)

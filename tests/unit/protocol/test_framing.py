@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.lines import LinearLineReceiver
 from taskd.protocol import framing
-from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
+from taskd.protocol.framing import HEAD, MAX_MESSAGE, LineSplitter, LineTooLong
 
 streams = st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcd", b"\r\n", b"\n\n"])).map(b"".join)
 limits = st.integers(1, 12)
@@ -225,6 +225,27 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.dataReceived(b"three\n" * 10)
         self.assertEqual((receiver.lines, receiver.overlong), ([b"one"], 1))
         self.assertEqual(receiver.unfinished, 0)
+
+    @given(chunked(), limits)
+    def test_a_line_that_is_too_long_can_be_dropped_alone(self, given, limit):
+        stream, chunks = given
+        heads = []
+        receiver = Receiver()
+        receiver.MAX_LENGTH = limit
+        receiver.drops = lambda head: heads.append(head) or True
+        receiver.makeConnection(StringTransport())
+        for chunk in chunks:
+            receiver.dataReceived(chunk)
+        *lines, rest = stream.split(b"\n")
+        short = [line.rstrip(b"\r") for line in lines if len(line) < limit]
+        self.assertEqual(receiver.lines, [line for line in short if line])
+        self.assertEqual(receiver.unfinished, len(rest) if len(rest) < limit else 0)
+        long = [line for line in [*lines, rest] if len(line) >= limit]
+        self.assertEqual(len(heads), len(long))
+        for head, line in zip(heads, long, strict=True):
+            self.assertTrue(line.startswith(head))
+            self.assertGreaterEqual(len(head), min(limit, HEAD))
+        self.assertEqual(receiver.overlong, 0)
 
     def test_a_sent_line_ends_in_a_bare_lf(self):
         receiver = self.connected()

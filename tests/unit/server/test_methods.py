@@ -44,6 +44,8 @@ class OwnMethodsTests(ServerCase):
                 "grace": 5.0,
                 "durable": None,
                 "schedule": None,
+                "needs": [],
+                "missing": [],
             },
         )
         self.assertEqual((second["name"], second["timeout"], second["grace"]), ("g", None, 0.5))

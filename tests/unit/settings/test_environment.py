@@ -19,6 +19,7 @@ class EnvironmentTests(SynchronousTestCase):
 
     def test_the_values_of_a_repeatable_option_are_separated_by_spaces(self):
         self.assertEqual(texts(TASKD_TASK_SERVER=" a:1  b:2 "), {"task-server": ["a:1", "b:2"]})
+        self.assertEqual(texts(TASKD_LABEL="gpu zone=eu"), {"label": ["gpu", "zone=eu"]})
 
     def test_an_empty_variable_counts_as_none(self):
         self.assertEqual(texts(TASKD_WORKERS="", TASKD_APP="  "), {})

@@ -145,7 +145,7 @@ class DescriptionTests(SqliteCase):
         self.assertEqual(store.path, self.path)
         for wrong in ("", "memory:", "sqlite:", "sqlite", "redis://localhost"):
             self.assertIn(
-                "memory:LIMITS or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong))
+                "memory:LIMITS, sqlite:PATH or postgres:DATABASE", str(self.assertRaises(StoreError, open_store, wrong))
             )
 
 

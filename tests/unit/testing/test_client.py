@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd import current_task, progress
 from taskd.client import Client as RealClient
-from taskd.errors import Cancelled, InvalidParams, MethodNotFound, TaskFailed, TimedOut
+from taskd.errors import Cancelled, InvalidParams, MethodNotFound, NotAllowed, TaskFailed, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import Registry
 from taskd.functions.schedule import Schedule
@@ -224,6 +224,15 @@ class CallTests(SynchronousTestCase):
         client = self.make(sleepy)
         self.assertRaises(TimedOut, client.with_options(timeout=0.05).call, "sleepy")
         self.assertEqual(ended, ["cancelled"])
+
+    def test_a_server_in_a_test_has_every_label_unless_some_are_named(self):
+        functions = Registry()
+        functions.add(add, needs=["gpu", "big"])
+        with MemoryServer(functions) as server, RealClient(server.address) as client:
+            self.assertEqual(client.call("add", 1), 2)
+        with MemoryServer(functions, labels=["gpu"]) as server, RealClient(server.address) as client:
+            refused = self.assertRaises(NotAllowed, client.call, "add", 1)
+        self.assertIn("needs the label big", str(refused))
 
     def test_hooks_are_run_once_for_the_server(self):
         functions = functions_of(add)

@@ -24,7 +24,7 @@ FUNCTIONS.add(add, name="admin.add")
 TOKENS = {
     "ann": Grant("ann"),
     "guest": Grant("guest", "watch"),
-    "few": Caller("few", Grant("few"), functions=("admin.*",)),
+    "few": Grant("few", functions=("admin.*",)),
     "old": Caller("old", Grant("old"), expires=1.0),
     "later": Caller("later", Grant("later"), expires=time.time() + 3600),
 }

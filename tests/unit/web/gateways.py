@@ -187,6 +187,7 @@ class GatewayCase(SynchronousTestCase):
     """What knows the tokens, if they are asked for; the time is that of the reactor."""
 
     compresses = False
+    message_rate = None
 
     def setUp(self):
         self.reactor = Reactor()
@@ -206,12 +207,13 @@ class GatewayCase(SynchronousTestCase):
             max_message=LONGEST,
             max_in_flight=100,
             gate=self.gate,
+            message_rate=self.message_rate,
             compresses=self.compresses,
         )
         root = Root(
             SimpleNamespace(factory=self.factory, readiness=SimpleNamespace(check=lambda: succeed(None)))
         )
-        self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1, root.access.caller_of)
+        self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1, root.access.admit)
         self.peers.on_stopping.append(self.site.stop_accepting)
         self.client = self.connect()
 

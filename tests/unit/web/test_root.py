@@ -1,8 +1,10 @@
 """The settings of a gateway under `twistd web`."""
 
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.web.root import config_from_environment
+from tests.unit.web.gateways import GatewayCase
 
 
 class EnvironmentTests(SynchronousTestCase):
@@ -37,3 +39,29 @@ class EnvironmentTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, config_from_environment, {"TASKD_LINK": "local"})
         for words in "TASKD_LINK", "its own process", "per-message or pooled":
             self.assertIn(words, str(error))
+
+
+class HeadTests(GatewayCase):
+    def test_an_answer_to_head_has_the_length_of_that_to_get_and_logs_nothing(self):
+        logged = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        for path in (
+            "/",
+            "/taskd.js",
+            "/healthz",
+            "/none",
+            "/pages/\xac.js",
+            "/api/v1/none",
+            "/api/v1/tasks/1/events?x=1",
+        ):
+            answers = []
+            for method in ("GET", "HEAD"):
+                client = self.connect()
+                client.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("latin-1"))
+                head, _, body = client.socket.sent.partition(b"\r\n\r\n")
+                answers.append((head.lower(), body))
+            (got, body), (head, nothing) = answers
+            self.assertIn(b"content-length: %d" % len(body), head, path)
+            self.assertEqual((nothing, sorted(head.split(b"\r\n"))), (b"", sorted(got.split(b"\r\n"))), path)
+        self.assertEqual([formatEvent(event) for event in logged], [])

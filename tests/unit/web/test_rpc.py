@@ -114,6 +114,59 @@ class MessageTests(GatewayCase):
         self.assertTrue(self.client.is_closed)
 
 
+MESSAGE = rpc(1, "a")
+
+
+class RateTests(GatewayCase):
+    message_rate = 4.0
+
+    def ask(self, message=MESSAGE, path="/rpc"):
+        """Send a request on the first connection, and return the response to it."""
+        before = len(self.client.answers)
+        self.client.send(http("POST", path, message))
+        while self.backend.waiting:
+            self.backend.reply(1)
+        self.client.turns()
+        (answer,) = self.client.answers[before:]
+        return answer
+
+    def test_requests_over_the_rate_of_their_connection_are_refused_until_there_is_room(self):
+        self.assertEqual([self.ask().status for _ in range(4)], [200] * 4)
+        for _ in range(3):  # those that are refused do not count
+            answer = self.ask()
+            self.assertEqual((answer.status, answer.headers["retry-after"]), (429, "1"))
+            self.assertEqual((answer.body["limit"], answer.body["retry_after"]), ("message-rate", 0.25))
+        self.assertEqual(self.asked("GET", "/healthz").status, 200)
+        self.reactor.advance(0.25)
+        self.assertEqual(self.ask().status, 200)
+        self.assertEqual(self.ask().status, 429)
+
+    def test_the_members_of_a_batch_count_and_the_time_to_wait_is_that_of_all(self):
+        self.assertEqual(self.ask([MESSAGE] * 24).status, 200)
+        answer = self.ask()
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (429, "6"))
+        self.reactor.advance(5)
+        self.assertEqual(self.ask().status, 429)
+        self.reactor.advance(0.25)
+        self.assertEqual(self.ask().status, 200)
+
+    def test_requests_to_the_api_count_and_pages_and_preflights_do_not(self):
+        for _ in range(5):
+            self.client.send(http("GET", "/taskd.js"))
+            self.client.send(http("OPTIONS", "/rpc", None, "Origin: https://app.example"))
+        for _ in range(5):
+            self.client.send(http("GET", "/api/v1/tasks/t"))
+            self.backend.reply({"task": "t"}) if self.backend.waiting else None
+        statuses = [each.status for each in self.client.answers]
+        self.assertEqual(statuses, [200, 204] * 5 + [200] * 4 + [429])
+
+    def test_each_connection_has_a_rate_of_its_own(self):
+        for _ in range(5):
+            self.ask()
+        self.client = self.connect()
+        self.assertEqual(self.ask().status, 200)
+
+
 class LeavingTests(GatewayCase):
     def test_a_task_goes_on_when_its_client_leaves(self):
         self.client.send(http("POST", "/rpc", rpc(1, "a")))

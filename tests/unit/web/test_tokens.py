@@ -2,12 +2,14 @@
 
 import json
 
+from twisted.logger import formatEvent, globalLogPublisher
+
 from taskd.errors import NotAllowed
-from taskd.listeners.gate import ENDING_SECONDS, TOKEN_SECONDS
-from taskd.web.channel import SHORT_BODY
-from tests.unit.frames import CLOSE, client_frame
+from taskd.listeners.gate import ENDING_SECONDS, MESSAGE_WITHOUT_TOKEN, MOST_REFUSED, TOKEN_SECONDS
+from taskd.net.websocket_fastpath import TOO_BIG
+from tests.unit.frames import CLOSE, CONTINUED, client_frame, compressed_frames
 from tests.unit.tokens import FakeVerifier, caller
-from tests.unit.web.gateways import GatewayCase, http
+from tests.unit.web.gateways import LONGEST, GatewayCase, http
 
 SOON = 500.0
 """When the token of a test expires, in the seconds of the reactor."""
@@ -91,6 +93,24 @@ class WebSocketTests(TokenCase):
         websocket = client.transport.protocol
         self.assertNotIn("alice", repr([websocket.http_headers, websocket.websocket_protocols]))
         self.assertNotIn(b"alice", websocket.http_request_data)
+
+    def test_a_token_is_not_logged_even_if_the_handshake_is_refused_for_the_way_it_is_shown(self):
+        logged = []
+
+        def observe(event):
+            logged.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for protocols in (
+            ("taskd.token.alice", "taskd.token.alice"),
+            ("taskd", "Taskd.Token.alice", "Taskd.Token.alice"),
+        ):
+            client = self.with_protocols(*protocols)
+            self.assertIn(b"duplicate protocol", client.head)
+            self.assertNotIn(b"alice", client.head)
+        self.assertEqual(len([line for line in logged if "duplicate protocol" in line]), 4)
+        self.assertNotIn("alice", "".join(logged))
 
     def test_nothing_is_passed_on_without_a_token(self):
         client = self.websocket()
@@ -183,6 +203,77 @@ class WebSocketTests(TokenCase):
         return peer
 
 
+class StrangerTests(TokenCase):
+    """What websockets may send that have shown no token."""
+
+    compresses = True
+
+    def long(self, size, method="f"):
+        """Return a message with so many bytes."""
+        text = json.dumps({**MESSAGE, "id": 9, "method": method, "params": [""]}).encode()
+        return text.replace(b'""', b'"%b"' % (b"x" * (size - len(text))))
+
+    def test_a_message_may_be_as_long_as_without_a_token(self):
+        client = self.websocket()
+        client.send(client_frame(self.long(MESSAGE_WITHOUT_TOKEN - 1)))
+        [answer] = self.frames(client)
+        self.assertEqual(answer["error"]["data"]["reason"], "no token")
+
+    def test_a_longer_one_closes_the_websocket_by_its_head(self):
+        for size in (MESSAGE_WITHOUT_TOKEN, LONGEST // 2):
+            client = self.websocket()
+            client.send(client_frame(self.long(size))[:20])
+            self.assertIn(b"taskd.auth", client.socket.sent)
+            self.assertEqual(self.frames(client), [TOO_BIG])
+
+    def test_so_do_fragments_and_many_frames_of_nothing(self):
+        client = self.websocket()
+        client.send(client_frame(b"x" * 40_000, final=False) + client_frame(b"x" * 40_000, CONTINUED))
+        self.assertEqual(self.frames(client), [TOO_BIG])
+        client = self.websocket()
+        client.send(client_frame(b"", final=False) + client_frame(b"", CONTINUED, final=False) * 1000)
+        self.assertEqual(self.frames(client), [TOO_BIG])
+
+    def test_a_compressed_message_is_inflated_no_further(self):
+        lines = "Sec-WebSocket-Extensions: permessage-deflate"
+        for size, expected in ((MESSAGE_WITHOUT_TOKEN - 1, "no token"), (MESSAGE_WITHOUT_TOKEN, None)):
+            for pieces in (1, 3):
+                client = self.websocket(lines)
+                client.send(b"".join(compressed_frames(self.long(size), pieces)))
+                [answer] = self.frames(client)
+                if expected is None:
+                    self.assertEqual(answer, TOO_BIG)
+                else:
+                    self.assertEqual(answer["error"]["data"]["reason"], expected)
+
+    def test_a_message_behind_the_token_is_as_long_as_any(self):
+        for line in ("X: y", "Sec-WebSocket-Extensions: permessage-deflate"):
+            client = self.websocket(line)
+            auth = json.dumps({**MESSAGE, "method": "taskd.auth", "params": ["bob"]}).encode()
+            client.send(client_frame(auth) + client_frame(self.long(LONGEST // 2, "taskd.whoami")))
+            self.assertEqual([each["id"] for each in self.frames(client)], [1, 9])
+
+    def test_so_is_one_behind_a_token_that_waits_for_its_turn(self):
+        auth = json.dumps({**MESSAGE, "method": "taskd.auth", "params": ["bob"]}).encode()
+        long = client_frame(self.long(LONGEST // 2, "taskd.whoami"))
+        for data in (
+            client_frame(auth),
+            client_frame(auth[:9], final=False) + client_frame(auth[9:], CONTINUED),
+        ):
+            client = self.websocket()
+            self.peers.turns.used = 1.0
+            client.transport.protocol.dataReceived(data + long[:100])
+            self.assertEqual(client.socket.sent, b"")
+            client.turns()
+            client.send(long[100:])
+            self.assertEqual([each["id"] for each in self.frames(client)], [1, 9])
+
+    def test_only_the_first_of_many_tokens_is_looked_at(self):
+        client = self.websocket()
+        self.ask(client, [{**MESSAGE, "method": "taskd.auth", "params": [f"guess {n}"]} for n in range(30)])
+        self.assertEqual((self.frames(client)[-1], self.verifier.asked), (REFUSED, ["guess 0"]))
+
+
 class NoTokensTests(GatewayCase):
     def test_the_subprotocol_is_accepted_where_no_tokens_are_asked_for(self):
         client = TokenCase.with_protocols(self, "taskd", "taskd.token.alice")
@@ -194,17 +285,67 @@ class NoTokensTests(GatewayCase):
 
 
 class HttpTests(TokenCase):
-    def test_a_long_body_without_a_valid_token_is_refused_before_it_is_sent(self):
-        head = f"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SHORT_BODY + 1}\r\n"
-        for line, status in (("", 401), (bearer("mallory") + "\r\n", 401), (bearer("alice") + "\r\n", None)):
-            client = self.connect()
-            client.send(f"{head}Content-Type: application/json\r\n{line}\r\n".encode())
-            if status is None:
-                self.assertEqual(client.answers, [])
-                continue
-            [answer] = client.answers
-            self.assertEqual((answer.status, answer.headers["www-authenticate"][:6]), (401, "bearer"))
-            self.assertTrue(client.is_closed)
+    def head(self, path, *lines, length="Content-Length: 1"):
+        client = self.connect()
+        kind = "text/csv" if path.endswith("batches") else "application/json"
+        head = (f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", length, *lines)
+        client.send("\r\n".join((*head, "", "")).encode())
+        return client
+
+    def test_a_body_without_a_valid_token_is_refused_before_any_of_it_is_sent(self):
+        for path in ("/", "/rpc", "/api/v1/tasks", "/api/v1/batches"):
+            for length in (
+                "Content-Length: 1",
+                f"Content-Length: {10 * LONGEST}",
+                "Transfer-Encoding: chunked",
+            ):
+                for lines in ((), (bearer("mallory"),), ("Expect: 100-continue",), (bearer("alice"),) * 2):
+                    client = self.head(path, *lines, length=length)
+                    [answer] = client.answers
+                    shown = (path, length, lines)
+                    self.assertEqual((answer.status, answer.headers["connection"]), (401, "close"), shown)
+                    self.assertEqual(answer.headers["www-authenticate"][:6], "bearer")
+                    self.assertTrue(client.is_closed)
+        self.assertEqual((self.budget.held, self.site.responses[401]), (0, 4 * 3 * 4))
+
+    def test_a_body_with_a_valid_token_is_read(self):
+        for path in ("/", "/rpc", "/api/v1/tasks", "/api/v1/batches"):
+            self.assertEqual(self.head(path, bearer("alice")).answers, [])
+        client = self.head("/rpc", bearer("alice"), "Expect: 100-continue")
+        self.assertTrue(client.socket.sent.startswith(b"HTTP/1.1 100 "))
+        self.assertEqual(
+            self.head("/rpc", bearer("bob"), length="Transfer-Encoding: chunked").answer.status, 411
+        )
+
+    def test_a_foreign_page_is_refused_by_the_head_and_its_token_is_not_looked_at(self):
+        self.assertEqual(self.head("/rpc", bearer("bob"), "Origin: https://evil.example").answer.status, 403)
+        self.assertEqual(self.verifier.asked, [])
+
+    def test_the_token_of_a_request_is_verified_once_unless_it_is_revoked_while_the_body_comes(self):
+        client = self.head("/rpc", bearer("bob"), length=f"Content-Length: {len(json.dumps(MESSAGE))}")
+        client.send(json.dumps(MESSAGE).encode())
+        self.assertEqual((self.backend.asked, self.verifier.asked), ([("f", None)], ["bob"]))
+        self.backend.reply(1)
+        client.send(http("GET", "/api/v1/tasks/t", None))  # on the same connection, and without one
+        self.assertEqual([each.status for each in client.answers], [200, 401])
+        client = self.head("/rpc", bearer("bob"), length=f"Content-Length: {len(json.dumps(MESSAGE))}")
+        del self.verifier.callers["bob"]
+        client.send(json.dumps(MESSAGE).encode())
+        self.assertEqual(client.answer.status, 401)
+        self.assertEqual(self.backend.asked, [])
+
+    def test_a_connection_that_has_shown_three_wrong_tokens_is_closed(self):
+        client = self.connect()
+        request = http("GET", "/api/v1/functions", None, bearer("mallory"))
+        client.send(http("GET", "/api/v1/functions") * 2)
+        for count in range(MOST_REFUSED):
+            self.assertFalse(client.is_closed, count)
+            client.send(request)
+        *others, last = client.answers
+        self.assertEqual((last.status, last.headers["connection"]), (401, "close"))
+        self.assertFalse(any("connection" in each.headers for each in others))
+        self.assertTrue(client.is_closed)
+        self.assertEqual(self.verifier.asked, ["mallory"] * MOST_REFUSED)
 
     def test_a_request_needs_a_token(self):
         for request in (
@@ -353,3 +494,44 @@ class StreamTests(TokenCase):
         self.assertEqual(client.answer.status, 200)
         self.reactor.advance(ENDING_SECONDS)
         self.assertEqual((late.answer.status, late.answer.body["reason"]), (401, "expired"))
+
+
+class CoveredTests(TokenCase):
+    FUNCTIONS = [
+        {"name": name, "signature": f"{name}()", "summary": "", "parameters": {}} for name in ("f", "g")
+    ]
+
+    def answered(self, method, path, body=None, token="alice", answer=None, **more):
+        client = self.connect()
+        client.send(http(method, path, body, bearer(token), **more))
+        self.backend.reply(self.FUNCTIONS if answer is None else answer)
+        client.turns()
+        return client.answer
+
+    def test_the_lists_over_http_have_what_the_token_covers(self):
+        for token, expected in (("alice", ["f"]), ("bob", ["f", "g"])):
+            listed = self.answered("GET", "/api/v1/functions", token=token).body["functions"]
+            self.assertEqual([each["name"] for each in listed], expected)
+            message = {"jsonrpc": "2.0", "id": 1, "method": "taskd.functions"}
+            listed = self.answered("POST", "/rpc", message, token).body["result"]
+            self.assertEqual([each["name"] for each in listed], expected)
+
+    def test_the_document_has_what_the_token_covers_whoever_has_asked_before(self):
+        for token, has_g in (("bob", True), ("alice", False), ("bob", True)):
+            text = json.dumps(self.answered("GET", "/api/v1/openapi.json", token=token).body)
+            self.assertIn('"f"', text)
+            self.assertEqual('"g"' in text, has_g)
+
+    def test_the_list_of_a_websocket_has_what_the_token_covers(self):
+        client = self.with_protocols("taskd", "taskd.token.alice")
+        self.ask(client, {**MESSAGE, "method": "taskd.functions"})
+        self.backend.reply(self.FUNCTIONS)
+        [answer] = self.frames(client)
+        self.assertEqual([each["name"] for each in answer["result"]], ["f"])
+
+    def test_a_csv_text_for_a_function_that_is_not_covered_is_refused_for_that(self):
+        client = self.connect()
+        client.send(http("POST", "/api/v1/batches?function=g", b"n\n1\n", bearer("alice"), kind="text/csv"))
+        self.assertEqual(self.backend.asked, [])
+        self.assertEqual(client.answer.status, 403)
+        self.assertIn("does not cover the function g", client.answer.body["detail"])

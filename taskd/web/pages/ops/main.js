@@ -8,7 +8,7 @@
  */
 import { inNextFrame } from "../shared/dom.js";
 import { askToken, connectionNotice, fillTexts, showCaller } from "../shared/frame.js";
-import { Session } from "../shared/session.js";
+import { covers, Session } from "../shared/session.js";
 import { Actions } from "./actions.js";
 import { Header } from "./header.js";
 import { listenToKeys, showKeys } from "./keys.js";
@@ -57,6 +57,14 @@ class App {
   /** Whether the reader may act, so that the page offers it. */
   get canOperate() {
     return this.session.caller.role === "operate";
+  }
+
+  /** Return whether the reader's token covers a function. */
+  covers = name => covers(this.session.caller, name);
+
+  /** Return whether the reader may pause a function and resume it, so that the page offers it. */
+  mayPause(name) {
+    return this.canOperate && this.covers(name);
   }
 
   start() {

@@ -15,9 +15,10 @@ const NEVER_RUN = { done: 0, failed: 0, lost: 0, timed_out: 0, cancelled: 0, mea
 /**
  * Return a row for each function: those that the app has, and those that have run and are gone.
  *
- * `functions` is the answer of `taskd.functions`, `queue` that of `taskd.queue`, each null if it is not known.
+ * `functions` is the answer of `taskd.functions`, `queue` that of `taskd.queue`, each null if it is not known. Of what the
+ * reader's token `covers`, `functions` has all that the app has; of the rest it is not known.
  */
-export function functionRows(status, functions, queue) {
+export function functionRows(status, functions, queue, covers = () => true) {
   const known = new Map((functions ?? []).map(each => [each.name, each]));
   const stats = new Map(status.functions.map(each => [each.name, each]));
   const paused = new Set(status.store?.paused ?? []);
@@ -39,7 +40,7 @@ export function functionRows(status, functions, queue) {
       name,
       summary: info?.summary ?? "",
       isDurable: Boolean(info?.durable),
-      isGone: functions !== null && info === undefined,
+      isGone: functions !== null && info === undefined && covers(name),
       isPaused: paused.has(name),
       ended: endedOf(run),
       failures: failuresOf(run),

@@ -122,7 +122,7 @@ export class Session {
   }
 }
 
-/** Return whether a caller may call a function: by the patterns of its token. */
+/** Return whether a caller may have a function run: by the patterns of its token. */
 export function covers(caller, name) {
   return caller.functions.some(pattern => matches(pattern, name));
 }

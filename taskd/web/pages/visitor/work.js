@@ -10,9 +10,6 @@ import * as memory from "./memory.js";
 /** Tasks, and batches, that are asked for at once. */
 const PAGE = 50;
 
-/** Batches in one answer: as many as the server gives. */
-const BATCHES = 1000;
-
 /** Milliseconds between two looks at what has been started elsewhere. */
 const LOOK = 10_000;
 
@@ -56,10 +53,8 @@ export class Work {
   #items = new Map();
   #watched = new Set();
   #oldest = null;
-  #batchesAfter = "";
-
-  /** Whether there are older tasks than those that are loaded. */
-  hasMore = false;
+  #oldestBatch = null;
+  #hasMore = { tasks: false, batches: false };
 
   /** `onChange(item)` is called when an item has changed, is new, or was removed (`item.isRemoved`). */
   constructor(session, onChange) {
@@ -70,6 +65,11 @@ export class Work {
   /** Whether the server knows whose a task is. */
   get #hasOwner() {
     return !this.#session.caller.anonymous;
+  }
+
+  /** Whether there are older tasks or batches than those that are loaded. */
+  get hasMore() {
+    return this.#hasMore.tasks || this.#hasMore.batches;
   }
 
   /** The tasks and batches, the newest first. */
@@ -97,37 +97,31 @@ export class Work {
     for (const { id, state } of this.#items.values()) if (!ENDED.has(state)) this.#watch(id);
   }
 
-  /** Load the next older tasks. */
+  /** Load the next older tasks and batches. */
   async more() {
-    await this.#list({ before: this.#oldest });
+    await this.#list({ isOlder: true });
   }
 
-  async #list({ before } = {}) {
-    const paging = { batch: "", newest: true, limit: PAGE, ...(before ? { before } : {}) };
-    const asked = [this.#read("taskd.list", paging)];
-    if (!before) asked.push(this.#newBatches());
-    const [tasks, batches = []] = await Promise.all(asked);
-    if (tasks.length && (before || this.#oldest === null)) {
-      this.#oldest = tasks.at(-1).task;
-      this.hasMore = tasks.length === PAGE;
+  async #list({ isOlder = false } = {}) {
+    const page = (what, isAsked, before) =>
+      isAsked ? this.#read("taskd.list", { ...what, newest: true, limit: PAGE, ...(before ? { before } : {}) }) : [];
+    const [tasks, batches] = await Promise.all([
+      page({ batch: "" }, !isOlder || this.#hasMore.tasks, isOlder && this.#oldest),
+      page({ batches: true }, !isOlder || this.#hasMore.batches, isOlder && this.#oldestBatch),
+    ]);
+    if (isOlder || this.#oldest === null) {
+      this.#hasMore.tasks = tasks.length === PAGE;
+      this.#oldest = tasks.at(-1)?.task ?? this.#oldest;
+    }
+    if (isOlder || this.#oldestBatch === null) {
+      this.#hasMore.batches = batches.length === PAGE;
+      this.#oldestBatch = batches.at(-1)?.batch ?? this.#oldestBatch;
     }
     const met = [
       ...tasks.map(({ task, state }) => this.#meet({ kind: "task", id: task }, state)),
       ...batches.map(({ batch, state }) => this.#meet({ kind: "batch", id: batch }, state)),
     ];
     await Promise.all(met);
-  }
-
-  /** Return the newest batches: the server lists the oldest first. */
-  async #newBatches() {
-    const found = [];
-    for (let page; !page || page.length === BATCHES; ) {
-      const after = page?.at(-1).batch ?? this.#batchesAfter;
-      page = await this.#read("taskd.list", { batches: true, limit: BATCHES, after });
-      found.push(...page);
-    }
-    if (found.length > PAGE) this.#batchesAfter = found.at(-PAGE - 1).batch;
-    return found.slice(-PAGE);
   }
 
   /** Make an item of a task or a batch, unless it is known and in this state. */

@@ -61,13 +61,13 @@ export class Functions {
       number("wait_p95", duration),
       number("running", count, { isMinor: true }),
       number("waiting", count),
-      { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => cells.buttons(cell, this.#app.canOperate && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
+      { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => cells.buttons(cell, this.#app.mayPause(row.name) && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
     ];
   }
 
   update() {
     const { status, functions, queue } = this.#app.live;
-    if (status) this.#table.show(functionRows(status, functions, queue));
+    if (status) this.#table.show(functionRows(status, functions, queue, this.#app.covers));
   }
 }
 

@@ -102,7 +102,7 @@ export class Overview {
     const { status, functions, queue } = this.#app.live;
     if (!status) return;
     this.#showTiles(status);
-    const rows = functionRows(status, functions, queue);
+    const rows = functionRows(status, functions, queue, this.#app.covers);
     this.#showFunctions(rows.map(({ name }) => name));
     this.#showCharts();
     this.#running.show(workerRows(status).filter(each => each.function !== null).slice(0, LONGEST));

@@ -76,7 +76,7 @@ export class Queue {
 
   #showPause(cell, { name }) {
     const isPaused = this.#app.live.status?.store?.paused.includes(name);
-    cells.buttons(cell, this.#app.canOperate && name ? [pauseButton(this.#app, { name, isPaused })] : []);
+    cells.buttons(cell, name && this.#app.mayPause(name) ? [pauseButton(this.#app, { name, isPaused })] : []);
   }
 
   update() {

@@ -44,7 +44,7 @@ export class Schedules {
 
   #showPause(cell, { function: name }) {
     const isPaused = this.#app.live.status.store?.paused.includes(name);
-    cells.buttons(cell, this.#app.canOperate ? [pauseButton(this.#app, { name, isPaused })] : []);
+    cells.buttons(cell, this.#app.mayPause(name) ? [pauseButton(this.#app, { name, isPaused })] : []);
   }
 
   update() {

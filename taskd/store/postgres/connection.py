@@ -1,0 +1,157 @@
+"""The connections to a PostgreSQL database: made when they are needed, and made again when they were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import Connection, RawCursor, errors
+
+from taskd.store.base import StoreError
+from taskd.store.postgres.errors import explained, shown
+from taskd.store.postgres.transaction import Retry
+
+__all__ = ["Database", "Line"]
+
+CONNECT_SECONDS = 10
+"""Seconds after which a server that does not answer is given up."""
+
+ATTEMPTS = 10
+"""Times that a transaction is tried which others have made impossible, such as by a deadlock."""
+
+PREPARED = 200
+"""Statements that are kept prepared on a connection; there are fewer."""
+
+_SILENCE = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "tcp_user_timeout": "10000"}
+"""After some 10 seconds of silence a connection is given up, so that a lost network is noticed."""
+
+_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
+
+Result = TypeVar("Result")
+
+
+class Database:
+    """A database, by its description: `postgres:` and anything that libpq takes, or a URL."""
+
+    def __init__(self, description: str) -> None:
+        kind, _, rest = description.partition(":")
+        is_url = rest.startswith("//")
+        self.dsn = f"postgresql:{rest}" if is_url else rest if kind in ("postgres", "postgresql") else description
+        self.name = shown(self.dsn)
+
+    def connect(self, role: str) -> Connection[Any]:
+        """Return a new connection, which shows this role in PostgreSQL's lists. Raises `psycopg.Error`."""
+        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        defaults = {"connect_timeout": str(CONNECT_SECONDS), **_SILENCE}
+        options: dict[str, Any] = {name: value for name, value in defaults.items() if name not in given}
+        name = f"taskd {role}"
+        connection = psycopg.connect(
+            self.dsn, autocommit=True, application_name=name, client_encoding="UTF8", **options
+        )
+        try:
+            connection.prepared_max = PREPARED
+            connection.prepare_threshold = None if _is_pooled(connection) else 0
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def error(self, what: str, error: psycopg.Error) -> StoreError:
+        """Return the error of something that could not be done."""
+        return StoreError(f"{self.name} cannot be {what}: {explained(error)}")
+
+
+def _is_pooled(connection: Connection[Any]) -> bool:
+    """Return whether a pooler such as PgBouncer is in between.
+
+    Then every transaction may have another connection to the server, on which a
+    prepared statement of the same name may be another one.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
+class Line:
+    """One connection with one role, used by one thread at a time."""
+
+    def __init__(self, database: Database, role: str) -> None:
+        self._database = database
+        self._role = role
+        self._connection: Connection[Any] | None = None
+        self.is_in_doubt = False
+        """Whether it is not known if the last transaction took place."""
+
+    def _open(self) -> Connection[Any]:
+        if self._connection is not None and self._connection.closed:
+            self.close()
+        if self._connection is None:
+            self._connection = self._database.connect(self._role)
+        return self._connection
+
+    def run(self, work: Callable[[Connection[Any]], Result]) -> Result:
+        """Do what `work` does in one transaction, and commit it. Raises `StoreError`.
+
+        It is tried again if another transaction has made it impossible, so that `work` has to
+        begin from nothing each time. It raises `Retry` itself if it has found that.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            self.is_in_doubt = is_committing = False
+            try:
+                connection = self._open()
+                with connection.pipeline():
+                    connection.execute("BEGIN")
+                    result = work(connection)
+                    is_committing = True
+                    connection.execute("COMMIT")
+                return result
+            except Retry:
+                self._roll_back()
+            except psycopg.Error as error:
+                self._roll_back()
+                if left and isinstance(error, _AGAIN):
+                    continue
+                self.is_in_doubt = is_committing and self._connection is None
+                raise self._database.error("written", error) from error
+            except BaseException:
+                self._roll_back()
+                raise
+        raise StoreError(f"{self._database.name} cannot be written: other nodes write the same at each attempt")
+
+    def _roll_back(self) -> None:
+        """End a transaction that has failed; close the connection unless it can be used again."""
+        connection = self._connection
+        if connection is None:
+            return
+        with suppress(psycopg.Error):
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+                return
+        self.close()
+
+    def read(self, query: str, values: list[Any]) -> list[Any]:
+        """Return the rows of a query. Raises `StoreError`.
+
+        A connection that was lost while it was idle is made again.
+        """
+        for is_last in (False, True):
+            is_new = self._connection is None
+            try:
+                cursor = RawCursor(self._open())
+                return cursor.execute(query.encode(), values, binary=True).fetchall()
+            except psycopg.Error as error:
+                is_lost = self._connection is None or self._connection.closed
+                if is_lost:
+                    self.close()
+                if is_lost and not is_new and not is_last:
+                    continue
+                raise self._database.error("read", error) from error
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()

@@ -1,0 +1,98 @@
+"""The node of this process in a PostgreSQL store, among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.postgres.connection import Line
+from taskd.store.postgres.literals import texts
+from taskd.store.postgres.nodes import drain, leave, living, now_of, register, renew, rescue
+from taskd.store.postgres.reading import Reading
+from taskd.store.postgres.transaction import Transaction
+from taskd.store.records import Record
+
+__all__ = ["PostgresNodes"]
+
+Result = TypeVar("Result")
+
+_LAST_SEQS = " UNION ALL ".join(
+    f"SELECT id, last_seq FROM taskd.{table} WHERE id = ANY($1::text[])"
+    for table in ("later", "ready", "lease", "ended")
+)
+
+
+class Run(Protocol):
+    """Does something in one transaction, on the writer's connection or on another one."""
+
+    def __call__(self, work: Callable[[Transaction], Result], line: Line | None = None, /) -> Result: ...
+
+
+class PostgresNodes:
+    """The node of one store object. Implements `taskd.store.nodes.NodeStore`.
+
+    `line` is the connection for renewals, which have a thread of their own.
+    """
+
+    def __init__(
+        self, run: Run, read: Callable[..., list[Any]], reading: Reading, line: Line, info: NodeInfo
+    ) -> None:
+        self._run = run
+        self._read = read
+        self._reading = reading
+        self._line = line
+        self._info = info
+        self.node = 0
+        self.node = run(lambda transaction: register(transaction, info))
+
+    def now(self) -> float:
+        """Return the time by the database's clock. Raises `StoreError`."""
+        return self._run(now_of, self._line)
+
+    def renew(self, info: NodeInfo, lost: bytes = b"null", *, rescues: bool = True) -> Beat:
+        """Show that this node lives, and rescue the tasks of those that do not. Raises `StoreError`."""
+        self._info = info
+
+        def renewed(transaction: Transaction) -> Beat:
+            beat = renew(transaction, info)
+            if not (beat.is_mine and rescues):
+                return beat
+            return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))
+
+        return self._run(renewed, self._line)
+
+    def rejoin(self) -> None:
+        """Become a new node. Raises `StoreError`."""
+
+        def rejoin(transaction: Transaction) -> int:
+            leave(transaction)
+            return register(transaction, self._info)
+
+        self.node = self._run(rejoin)
+
+    def leave(self) -> None:
+        """Claim nothing any more, and let others have what has not been started. Raises `StoreError`."""
+        self._run(leave)
+
+    def rows(self) -> list[NodeRow]:
+        """Return the nodes that live. Raises `StoreError`."""
+        return self._run(living, self._line)
+
+    def drain(self, node: int, *, drain: bool) -> bool:
+        """Have a node claim nothing any more, or again. Raises `StoreError`."""
+        return self._run(lambda transaction: _drain(transaction, node, is_drained=drain), self._line)
+
+    def last_seqs(self, tasks: Sequence[str]) -> dict[str, int]:
+        """Return the last sequence numbers of these tasks. Raises `StoreError`."""
+        return dict(self._read(_LAST_SEQS, texts(tasks)))
+
+    def ends(self, tasks: Sequence[str]) -> list[Record]:
+        """Return those of these tasks that have ended. Raises `StoreError`."""
+        found = (self._reading.get(task) for task in tasks)
+        return [record for record in found if record is not None and record.ended is not None]
+
+
+_drain = drain
