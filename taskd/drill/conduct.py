@@ -113,12 +113,16 @@ class Drill:
 
     async def _store_of(self, node: Node) -> str:
         """Return the store as a node reaches it, through a link of its own if that may be cut."""
-        place = self._place
-        if LINK not in self._config.targets or place.connect is None or place.through is None:
+        place, server = self._place, self._place.server
+        if LINK not in self._config.targets or server is None:
             return place.store
         link = self._links[node] = StoreLink(place.connect)
-        await link.start()
-        return place.through(link.port)
+        if not server.host.startswith("/"):
+            await link.start()
+            return server.through("127.0.0.1", link.port)
+        # The server knows by such a socket who is there; it has no name by which it could be reached else.
+        await link.start_at(self._sockets / f".s.PGSQL.{node.number}")
+        return server.through(str(self._sockets), node.number)
 
     async def _disturb_under_load(self) -> None:
         config = self._config
@@ -189,10 +193,17 @@ class Drill:
                 await self._restart(node)
 
     async def _restart(self, node: Node) -> None:
-        try:
-            await node.start()
-        except DrillError as error:
-            self._died.append(str(error))
+        """Start a node again; as long as its store is away, again and again, as a supervisor would."""
+        link = self._links.get(node)
+        while True:
+            began = time.monotonic()
+            try:
+                return await node.start()
+            except DrillError as error:
+                if link is None or not link.was_disturbed_since(began):
+                    self._died.append(str(error))
+                    return None
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _settle(self) -> Any:
         """Wait until all has ended or should have, and return all tasks and all batches."""
@@ -235,10 +246,11 @@ class Drill:
             if pid := node.kill_worker(self._rng):
                 self._kills.append(Kill(at, each.how, life, pid, at))
             return
-        running = [node for node in self._nodes if node.is_running]
-        if not running:
-            return
-        node = self._rng.choice(running)
+        while not (ready := [node for node in self._nodes if node.is_ready]):
+            await self._pause(LOOK_SECONDS)
+            if self._over.is_set():
+                return
+        node = self._rng.choice(ready)
         kill = Kill(time.time(), each.how, node.life)
         self._kills.append(kill)
         self._say(f"{each.how}: {node.life}")

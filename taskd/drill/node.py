@@ -41,19 +41,21 @@ class Node:
     """A node with the `options` of ``taskd serve``. Its output is appended to `log`.
 
     `life` is its name and how many times it has been started. `socket` is where it listens. It ends with
-    this process, however that ends.
+    this process, however that ends. `is_ready` is whether it has started, and was not ended since.
     """
 
     def __init__(
-        self, number: int, options: list[str], directory: Path, socket: Path, runs: Mapping[str, str]
+        self, number: int, options: Sequence[str], directory: Path, socket: Path, runs: Mapping[str, str]
     ) -> None:
         self.number = number
         self.log = directory / f"node-{number}.log"
         self.address = f"unix:{socket}"
         self.is_frozen = False
+        self.is_ready = False
         self._options = options
         self._directory = directory
         self._runs = runs
+        self._store = ""
         self._lives = 0
         self._process: asyncio.subprocess.Process | None = None
         self._ends_on_purpose = False
@@ -81,8 +83,11 @@ class Node:
         return lines[-1] if lines else "its log is empty"
 
     def use_store(self, store: str) -> None:
-        """Name its store; call this before it is started."""
-        self._options = [*self._options, "--store", store]
+        """Name its store; call this before it is started.
+
+        It is no option of the command line, since that is shown to everybody, and it may have a password.
+        """
+        self._store = store
 
     async def start(self) -> None:
         """Start the daemon; return when it runs tasks. Raises `DrillError` if it ends, or takes too long."""
@@ -114,9 +119,11 @@ class Node:
         try:
             await asyncio.wait_for(self._ready(), START_SECONDS)
         except TimeoutError:
+            await self.abort()
             raise DrillError(
                 f"node {self.life} is not ready within {START_SECONDS:g} s: {self.last_line()}"
             ) from None
+        self.is_ready = True
 
     def _environment(self) -> dict[str, str]:
         kept = {
@@ -125,7 +132,7 @@ class Node:
         # The nodes run the same taskd as this process, wherever that was found.
         paths = [str(Path(taskd.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         kept["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        return kept | dict(self._runs) | {LIFE: self.life}
+        return kept | dict(self._runs) | {LIFE: self.life, "TASKD_STORE": self._store}
 
     async def _ready(self) -> None:
         async with AsyncClient(self.address, connect_timeout=LOOK_SECONDS) as client:
@@ -135,6 +142,7 @@ class Node:
                     if status["code"]["state"] == "ready":
                         return
                 if not self.is_running:
+                    self._ends_on_purpose = True  # the error is reported, and is enough
                     raise DrillError(f"node {self.life} has not started: {self.last_line()}")
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -154,13 +162,13 @@ class Node:
 
     async def kill(self) -> None:
         """Kill the daemon, whose other processes end with it."""
-        self._ends_on_purpose = True
+        self._ends_on_purpose, self.is_ready = True, False
         self._signal([self._pid], signal.SIGKILL)
         await self._ended()
 
     async def stop(self) -> str | None:
         """Stop the daemon in order; return what is wrong with its end, None if nothing is."""
-        self._ends_on_purpose = True
+        self._ends_on_purpose, self.is_ready = True, False
         self._signal([self._pid], signal.SIGTERM)
         try:
             status = await asyncio.wait_for(self._ended(), STOP_SECONDS)
@@ -185,7 +193,7 @@ class Node:
 
     async def abort(self) -> None:
         """Kill all processes of the node at once, whatever state they are in."""
-        self._ends_on_purpose = True
+        self._ends_on_purpose, self.is_ready = True, False
         self._signal(family_of(self._pid), signal.SIGKILL)
         await self._ended()
 

@@ -34,13 +34,11 @@ class PlaceTests(SynchronousTestCase):
     def test_a_store_that_cannot_be_drilled_is_refused_with_the_reason(self) -> None:
         nowhere = self.mktemp()
         for store, nodes, targets, reason in (
-            ("postgres:dbname=x", 2, (), "not possible yet"),
-            ("postgresql://host/x", 1, (), "not possible yet"),
             ("sqlite:x", 2, (), "is the store of one node, and not of 2"),
             ("sqlite:x", 1, ("store-link",), "has no link that could be cut"),
             (f"sqlite:{nowhere}/x", 1, (), f"cannot make a directory in .*{nowhere}: No such file"),
-            ("sqlite:", 1, (), "a store is memory, sqlite:PATH or postgres:"),
-            ("file", 1, (), "a store is memory, sqlite:PATH or postgres:"),
+            ("sqlite:", 1, (), "a store is memory, .*, not"),
+            ("file", 1, (), "a store is memory, .*, not"),
         ):
             with self.assertRaisesRegex(DrillError, reason):
                 place_for(store, nodes, frozenset(targets))
