@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -34,8 +32,10 @@ DEFAULT_LATE = 10.0
 _above_zero = click.FloatRange(0, min_open=True)
 
 
-def _targets(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[str]:
+def _targets(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str] | None:
     """Return what a list with commas has."""
+    if value is None:
+        return None
     from taskd.drill.plan import TARGETS
 
     given = frozenset(filter(None, (each.strip() for each in value.split(","))))
@@ -48,7 +48,7 @@ def _targets(ctx: click.Context, param: click.Parameter, value: str) -> frozense
 @click.option(
     "--store",
     metavar="STORE",
-    help="A store like that of the server: memory or sqlite:PATH. The drill's own is beside it. "
+    help="A store like that of the server: memory, sqlite:PATH or postgres:DATABASE. Its own is beside it. "
     "Default: sqlite:taskd.db.",
 )
 @click.option("--nodes", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Nodes.")
@@ -80,9 +80,8 @@ def _targets(ctx: click.Context, param: click.Parameter, value: str) -> frozense
     *("--kill", "targets"),
     callback=_targets,
     metavar="WHAT",
-    default="workers,nodes",
-    show_default=True,
-    help="What is killed: of workers, nodes and store-link, with commas; '' for nothing.",
+    help="What is killed: of workers, nodes and store-link, with commas; '' for nothing. "
+    "Default: all that the store has.",
 )
 @click.option(
     *("--late",),
@@ -101,7 +100,7 @@ def drill(
     workers: int,
     seconds: float,
     rate: float,
-    targets: frozenset[str],
+    targets: frozenset[str] | None,
     late: float,
     seed: int | None,
     keep: str | None,
@@ -118,14 +117,16 @@ def drill(
     from taskd.drill.conduct import Drill, DrillConfig
     from taskd.drill.node import DrillError
     from taskd.drill.oracle import judge
-    from taskd.drill.stores import DEFAULT_STORE, place_for
+    from taskd.drill.stores import DEFAULT_STORE, place_for, targets_of
 
     if keep is not None and os.path.lexists(keep):
         fail(f"{keep} exists already: name a directory that does not", USAGE)
     seed = seed if seed is not None else int.from_bytes(os.urandom(2))
+    store = store or DEFAULT_STORE
+    targets = targets_of(store) if targets is None else targets
     config = DrillConfig(nodes, workers, seconds, rate, targets, seed, late)
     try:
-        place = place_for(store or DEFAULT_STORE, nodes, targets)
+        place = place_for(store, nodes, targets)
     except DrillError as error:
         fail(str(error), USAGE)
     began = datetime.now().astimezone()
@@ -133,7 +134,7 @@ def drill(
     try:
         evidence = asyncio.run(_run(conducted))
     except DrillError as error:
-        fail(f"{error}; the files are in {_keep(place, keep or str(place.directory))}")
+        fail(f"{error}; the files are in {place.keep(keep or str(place.directory))}")
     conducted.read_files(evidence)
     found = judge(evidence)
     _print_report(config, place, found, began, keep, as_json=as_json)
@@ -162,9 +163,11 @@ def _print_report(
     """Print the report, put the files where they are kept, and end with the exit status."""
     from taskd.drill.report import About, report_object, report_text
 
-    has_failed = bool(found.faults()) or (found.is_complete and not found.accepted)
-    status = FAILED if has_failed else 0 if found.is_complete else INTERRUPTED
-    kept = _keep(place, keep or (str(place.directory) if has_failed else None))
+    has_failed = bool(found.faults()) or not (found.accepted or found.was_interrupted)
+    was_cut = found.was_interrupted or not found.is_complete
+    status = FAILED if has_failed else INTERRUPTED if was_cut else 0
+    is_kept = keep is not None or has_failed
+    kept = place.keep(keep or str(place.directory)) if is_kept else place.remove()
     about = About(
         began=began.strftime("%Y-%m-%d %H:%M:%S %z"),
         seconds=config.seconds,
@@ -179,12 +182,3 @@ def _print_report(
     )
     click.echo(json_text(report_object(about, found, status)) if as_json else report_text(about, found))
     raise SystemExit(status)
-
-
-def _keep(place: Place, directory: str | None) -> str | None:
-    """Move the files of the drill to a directory, or remove them; return where they are."""
-    if directory is None:
-        shutil.rmtree(place.directory, ignore_errors=True)
-    elif Path(directory) != place.directory:
-        shutil.move(place.directory, directory)
-    return directory

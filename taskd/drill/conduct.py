@@ -15,9 +15,10 @@ from random import Random
 from typing import Any
 
 from taskd.drill.evidence import Evidence
+from taskd.drill.link import StoreLink
 from taskd.drill.load import Load
 from taskd.drill.node import DrillError, Node
-from taskd.drill.plan import How, Kill, Planned, planned
+from taskd.drill.plan import LINK, How, Kill, Planned, planned
 from taskd.drill.reading import LOOK_SECONDS, Reading, is_finished
 from taskd.drill.runs import RUNS, runs_of
 from taskd.drill.stores import Place
@@ -40,7 +41,7 @@ MOST_LOG_FAULTS = 20
 
 @dataclass(frozen=True, slots=True)
 class DrillConfig:
-    """What a drill is made of: so many nodes, workers of each, seconds of load and tasks a second.
+    """The parts of a drill: so many nodes, workers of each, seconds of load and tasks a second.
 
     `targets` are what is killed. `late` is the number of seconds after which a start is late.
     """
@@ -62,11 +63,13 @@ class Drill:
         self._say = say
         self._place = place
         self._runs = place.directory / "runs"
-        self._sockets = Path(tempfile.mkdtemp(prefix="taskd-"))  # their paths have to be short
+        self._sockets = Path(tempfile.mkdtemp(prefix="taskd-drill-"))  # their paths have to be short
         self._rng = Random(config.seed)  # noqa: S311
+        self._seconds = 0.0
         self._kills: list[Kill] = []
         self._died: list[str] = []
         self._frozen: list[tuple[Node, list[int]]] = []
+        self._links: dict[Node, StoreLink] = {}
         self._over = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -77,7 +80,7 @@ class Drill:
         self._reading = Reading(addresses)
 
     def _node(self, number: int) -> Node:
-        options = ["--workers", str(self._config.workers), "--store", self._place.store]
+        options = ["--workers", str(self._config.workers)]
         socket = self._sockets / f"node-{number}"
         return Node(number, options, self._place.directory, socket, {RUNS: str(self._runs)})
 
@@ -104,20 +107,36 @@ class Drill:
             raise DrillError("it was ended before the nodes had started")
 
     async def _start_node(self, node: Node) -> None:
+        node.use_store(await self._store_of(node))
         await node.start()
         self._say(f"node {node.life} has started")
+
+    async def _store_of(self, node: Node) -> str:
+        """Return the store as a node reaches it, through a link of its own if that may be cut."""
+        place, server = self._place, self._place.server
+        if LINK not in self._config.targets or server is None:
+            return place.store
+        link = self._links[node] = StoreLink(place.connect)
+        if not server.host.startswith("/"):
+            await link.start()
+            return server.through("127.0.0.1", link.port)
+        # The server knows by such a socket who is there; it has no name by which it could be reached else.
+        await link.start_at(self._sockets / f".s.PGSQL.{node.number}")
+        return server.through(str(self._sockets), node.number)
 
     async def _disturb_under_load(self) -> None:
         config = self._config
         rng = Random(config.seed)  # noqa: S311  # of its own, so that the plan does not depend on the times
         plan = planned(rng, config.seconds, config.nodes, config.targets)
         workers = [each for each in plan if each.how is How.WORKER]
-        others = [each for each in plan if each.how is not How.WORKER]
+        nodes = [each for each in plan if each.how in (How.KILL, How.STOP, How.FREEZE)]
+        links = [each for each in plan if each.how in (How.CUT, How.HOLD)]
         began = time.monotonic()
         telling = asyncio.create_task(self._tell(began))
-        doing = asyncio.gather(self._in_turn(workers, began), self._in_turn(others, began))
+        doing = asyncio.gather(*(self._in_turn(part, began) for part in (workers, nodes, links)))
         try:
             await self._unless(self._stopping, self._load.run(config.seconds))
+            self._seconds = time.monotonic() - began
             self._over.set()
             await self._unless(self._hurrying, doing)  # a node that is about to start is waited for
         finally:
@@ -153,7 +172,9 @@ class Drill:
             batches=self._mix.batches,
             kills=self._kills,
             refused=self._load.refused,
+            seconds=self._seconds,
             late=self._config.late,
+            was_interrupted=self._stopping.is_set(),
             died=self._died,
             was_read=False,
             has_settled=False,
@@ -172,10 +193,17 @@ class Drill:
                 await self._restart(node)
 
     async def _restart(self, node: Node) -> None:
-        try:
-            await node.start()
-        except DrillError as error:
-            self._died.append(str(error))
+        """Start a node again; as long as its store is away, again and again, as a supervisor would."""
+        link = self._links.get(node)
+        while True:
+            began = time.monotonic()
+            try:
+                return await node.start()
+            except DrillError as error:
+                if link is None or not link.was_disturbed_since(began):
+                    self._died.append(str(error))
+                    return None
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _settle(self) -> Any:
         """Wait until all has ended or should have, and return all tasks and all batches."""
@@ -202,9 +230,11 @@ class Drill:
         for node in self._nodes:
             if node.is_running:
                 if self._hurrying.is_set():
-                    node.abort()
+                    await node.abort()
                 elif (wrong := await node.stop()) is not None:
                     self._died.append(wrong)
+        for link in self._links.values():
+            await link.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     # --- what is done ---
@@ -216,10 +246,11 @@ class Drill:
             if pid := node.kill_worker(self._rng):
                 self._kills.append(Kill(at, each.how, life, pid, at))
             return
-        running = [node for node in self._nodes if node.is_running]
-        if not running:
-            return
-        node = self._rng.choice(running)
+        while not (ready := [node for node in self._nodes if node.is_ready]):
+            await self._pause(LOOK_SECONDS)
+            if self._over.is_set():
+                return
+        node = self._rng.choice(ready)
         kill = Kill(time.time(), each.how, node.life)
         self._kills.append(kill)
         self._say(f"{each.how}: {node.life}")
@@ -233,6 +264,12 @@ class Drill:
             self._frozen.append((node, node.freeze()))
             await self._pause(each.seconds)
             self._thaw()
+            return
+        if each.how in (How.CUT, How.HOLD):
+            link = self._links[node]
+            link.cut() if each.how is How.CUT else link.hold()
+            await self._pause(each.seconds)
+            link.restore()
             return
         if each.how is How.KILL:
             await node.kill()

@@ -70,12 +70,13 @@ class StoredBatch(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Evidence:
-    """What clients were answered, what the functions have noted, and what the store has.
+    """The answers to clients, the notes of the functions, and the contents of the store.
 
     `refused` counts the submits that were not accepted, by the reason; each was sent again.
     `log_faults` are lines in the nodes' logs that show a bug, and `died` the nodes that ended by themselves.
-    `late` is the number of seconds after which a start is late. `was_read` is whether the store could be
-    read, and `has_settled` whether everything had the time to end.
+    `seconds` is how long the load went on, and `late` the number of seconds after which a start is late.
+    `was_interrupted` is whether somebody has ended the load, `was_read` whether the store could be read, and
+    `has_settled` whether everything had the time to end.
     """
 
     asked: Sequence[Asked] = ()
@@ -87,6 +88,8 @@ class Evidence:
     refused: Counter[str] = field(default_factory=Counter)
     log_faults: Sequence[str] = ()
     died: Sequence[str] = ()
+    seconds: float = 0.0
     late: float = 10.0
+    was_interrupted: bool = False
     was_read: bool = True
     has_settled: bool = True

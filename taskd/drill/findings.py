@@ -23,7 +23,7 @@ FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """What followed something that was done: `at` seconds after the start of the load, to the node's `life`.
+    """The consequences of a kill or the like, `at` seconds after the start of the load, of the node's `life`.
 
     `cut` is how many runs it cut off. `again` is how many seconds later the last of those that had to run
     again did so, and `silence` after how many any task was started at all; None if none was.
@@ -46,6 +46,8 @@ class Findings:
     and due to its first start, sorted; `late` is how many were longer than `late_bound`.
     """
 
+    seconds: float = 0.0
+    was_interrupted: bool = False
     asked: int = 0
     accepted: int = 0
     joined_again: int = 0

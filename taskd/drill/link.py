@@ -7,8 +7,11 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
+from pathlib import Path
+from time import monotonic
 
-__all__ = ["StoreLink"]
+__all__ = ["Ends", "StoreLink"]
 
 CHUNK = 65536
 """Bytes that are forwarded at once."""
@@ -16,7 +19,8 @@ CHUNK = 65536
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: the close of such a socket resets the connection."""
 
-Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Ends]]
 
 
 class StoreLink:
@@ -34,12 +38,17 @@ class StoreLink:
         self._flows = asyncio.Event()
         self._flows.set()
         self._is_cut = False
+        self._restored = -inf
         self._forwarding: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen on a port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def start_at(self, path: Path) -> None:
+        """Listen on a unix socket instead."""
+        self._server = await asyncio.start_unix_server(self._accept, path)
 
     def cut(self) -> None:
         """Reset every connection, and each that comes, until `restore`."""
@@ -54,6 +63,11 @@ class StoreLink:
         """Forward as before."""
         self._is_cut = False
         self._flows.set()
+        self._restored = monotonic()
+
+    def was_disturbed_since(self, when: float) -> bool:
+        """Return whether it is cut or held, or was at any time after `when` (of `time.monotonic`)."""
+        return self._is_cut or not self._flows.is_set() or self._restored >= when
 
     async def close(self) -> None:
         """Reset every connection, and accept no other."""

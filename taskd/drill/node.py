@@ -41,7 +41,7 @@ class Node:
     """A node with the `options` of ``taskd serve``. Its output is appended to `log`.
 
     `life` is its name and how many times it has been started. `socket` is where it listens. It ends with
-    this process, however that ends.
+    this process, however that ends. `is_ready` is whether it has started, and was not ended since.
     """
 
     def __init__(
@@ -51,9 +51,11 @@ class Node:
         self.log = directory / f"node-{number}.log"
         self.address = f"unix:{socket}"
         self.is_frozen = False
+        self.is_ready = False
         self._options = options
         self._directory = directory
         self._runs = runs
+        self._store = ""
         self._lives = 0
         self._process: asyncio.subprocess.Process | None = None
         self._ends_on_purpose = False
@@ -80,16 +82,23 @@ class Node:
         lines = self.log.read_text(errors="backslashreplace").splitlines() if self.log.exists() else []
         return lines[-1] if lines else "its log is empty"
 
+    def use_store(self, store: str) -> None:
+        """Name its store; call this before it is started.
+
+        It is no option of the command line, since that is shown to everybody, and it may have a password.
+        """
+        self._store = store
+
     async def start(self) -> None:
         """Start the daemon; return when it runs tasks. Raises `DrillError` if it ends, or takes too long."""
         self._lives += 1
         self._ends_on_purpose = False
+        parent = os.getpid()
         command = [
             *(sys.executable, "-m", "taskd.cli.main", "serve", "--app", "taskd.drill.app"),
-            *("--name", f"drill-{self.number}", "--listen", self.address, "--websocket", "none"),
+            *("--name", f"drill-{parent}-{self.number}", "--listen", self.address, "--websocket", "none"),
             *self._options,
         ]
-        parent = os.getpid()
 
         def begin() -> None:
             die_with_parent(signal.SIGKILL)
@@ -110,9 +119,11 @@ class Node:
         try:
             await asyncio.wait_for(self._ready(), START_SECONDS)
         except TimeoutError:
+            await self.abort()
             raise DrillError(
                 f"node {self.life} is not ready within {START_SECONDS:g} s: {self.last_line()}"
             ) from None
+        self.is_ready = True
 
     def _environment(self) -> dict[str, str]:
         kept = {
@@ -121,7 +132,7 @@ class Node:
         # The nodes run the same taskd as this process, wherever that was found.
         paths = [str(Path(taskd.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         kept["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        return kept | dict(self._runs) | {LIFE: self.life}
+        return kept | dict(self._runs) | {LIFE: self.life, "TASKD_STORE": self._store}
 
     async def _ready(self) -> None:
         async with AsyncClient(self.address, connect_timeout=LOOK_SECONDS) as client:
@@ -131,6 +142,7 @@ class Node:
                     if status["code"]["state"] == "ready":
                         return
                 if not self.is_running:
+                    self._ends_on_purpose = True  # the error is reported, and is enough
                     raise DrillError(f"node {self.life} has not started: {self.last_line()}")
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -150,13 +162,13 @@ class Node:
 
     async def kill(self) -> None:
         """Kill the daemon, whose other processes end with it."""
-        self._ends_on_purpose = True
+        self._ends_on_purpose, self.is_ready = True, False
         self._signal([self._pid], signal.SIGKILL)
         await self._ended()
 
     async def stop(self) -> str | None:
         """Stop the daemon in order; return what is wrong with its end, None if nothing is."""
-        self._ends_on_purpose = True
+        self._ends_on_purpose, self.is_ready = True, False
         self._signal([self._pid], signal.SIGTERM)
         try:
             status = await asyncio.wait_for(self._ended(), STOP_SECONDS)
@@ -179,11 +191,11 @@ class Node:
         self._signal(family, signal.SIGCONT)
         self.is_frozen = False
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         """Kill all processes of the node at once, whatever state they are in."""
-        if self.is_running:
-            self._ends_on_purpose = True
-            self._signal(family_of(self._pid), signal.SIGKILL)
+        self._ends_on_purpose, self.is_ready = True, False
+        self._signal(family_of(self._pid), signal.SIGKILL)
+        await self._ended()
 
     # --- in here ---
 

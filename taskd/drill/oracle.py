@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from taskd.drill.evidence import UNFINISHED, Evidence, Stored, StoredBatch
 from taskd.drill.findings import Findings
-from taskd.drill.plan import How
 from taskd.drill.runs import Run
 from taskd.drill.takeovers import Hits, delays, reason_of, takeovers
 from taskd.drill.task_log import Logged, faults_of_log, has_ended_twice
@@ -36,6 +35,8 @@ class _Judge:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self.findings = found = Findings(
+            seconds=evidence.seconds,
+            was_interrupted=evidence.was_interrupted,
             refused=evidence.refused,
             late_bound=evidence.late,
             kills=Counter(str(kill.how) for kill in evidence.kills),
@@ -135,16 +136,12 @@ class _Judge:
             )
 
     def _is_superseded(self, mine: Run, stored: Stored, runs: Sequence[Run]) -> bool:
-        """Return whether another life had begun the same attempt before the end of this one was stored.
-
-        A node that was frozen is no such life: it may have begun late what was no longer its own.
-        """
-        frozen = {kill.life for kill in self._evidence.kills if kill.how is How.FREEZE}
+        """Return whether another life had begun the same attempt before the end of this one was stored."""
         return any(
             other.order > mine.order
             and other.attempt == mine.attempt
             and other.life != mine.life
-            and other.life not in frozen
+            and not self._hits.was_out_of_touch(other)
             and (stored.ended is None or other.begun < stored.ended)
             for other in runs
         )
@@ -171,8 +168,9 @@ class _Judge:
                     f"{asked} is {stored.state} with {stored.result}, and its client got {asked.told}"
                 )
         if asked.was in _UNBEGUN and asked.cancelled is not None:
-            frozen = {kill.life for kill in self._evidence.kills if kill.how is How.FREEZE}
-            after = [run for run in runs if run.begun > asked.cancelled and run.life not in frozen]
+            after = [
+                run for run in runs if run.begun > asked.cancelled and not self._hits.was_out_of_touch(run)
+            ]
             if stored.state != "cancelled" or after:
                 self.findings.contradicted.append(
                     f"{asked} was cancelled while it was {asked.was}, is {stored.state}, and ran "

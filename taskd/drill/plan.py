@@ -27,7 +27,7 @@ FROZEN_SECONDS = 15.0, 30.0
 up with tasks that are no longer its own."""
 
 FROZEN_ALONE_SECONDS = 1.0, 3.0
-"""Seconds for which the only node is frozen: nobody is there to take over."""
+"""Seconds for which the only node is frozen: there is no other to take over."""
 
 CUT_SECONDS = 0.0, 3.0
 """Seconds for which the link to the store is reset again and again."""
@@ -41,7 +41,7 @@ START_SECONDS = 2.0
 
 
 class How(StrEnum):
-    """What is done."""
+    """A way to disturb a node, a worker or a link."""
 
     WORKER = "worker killed"
     KILL = "node killed"

@@ -43,7 +43,7 @@ WIDTH = 18
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the report is about: the configuration, and `began` as a text; `kept` is where the files are."""
+    """The subject of a report: the configuration, and `began` as a text; `kept` is where the files are."""
 
     began: str
     seconds: float
@@ -65,6 +65,8 @@ def report_object(about: About, found: Findings, status: int) -> dict[str, Any]:
         "status": status,
         "began": about.began,
         "seconds": about.seconds,
+        "loaded": round(found.seconds, 3),
+        "interrupted": found.was_interrupted,
         "version": about.version,
         "store": about.store,
         "nodes": about.nodes,
@@ -109,7 +111,10 @@ def report_object(about: About, found: Findings, status: int) -> dict[str, Any]:
 def report_text(about: About, found: Findings) -> str:
     """Return the report for people."""
     lines = [f"taskd drill: {_verdict(found)}", ""]
-    lines += _row("began", f"{about.began}; {about.seconds:g} s of load, seed {about.seed}")
+    load = f"{about.seconds:g} s of load"
+    if found.was_interrupted:
+        load = f"{found.seconds:.1f} of {load}, then interrupted"
+    lines += _row("began", f"{about.began}; {load}; seed {about.seed}")
     nodes = "1 node" if about.nodes == 1 else f"{about.nodes} nodes on this machine"
     lines += _row("configuration", f"{nodes} with {about.workers} workers; {about.store}; {about.version}")
     lines += _row("load", f"{about.rate:g} tasks a second from clients that submit each until it is accepted")

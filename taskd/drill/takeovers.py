@@ -24,6 +24,13 @@ REASONS = {
 }
 """Why a run was begun again."""
 
+LATE_RUN = "a node that had been out of touch began it late"
+
+_OUT_OF_TOUCH = frozenset({How.FREEZE, How.CUT, How.HOLD})
+
+NOTICE_SECONDS = 10.0
+"""Seconds after which a node that is back, or cannot renew its lease, has ended what is no longer its own."""
+
 
 def delays(evidence: Evidence) -> list[float]:
     """Return the seconds from when each task was accepted and due to its first start, sorted."""
@@ -52,6 +59,16 @@ class Hits:
         found = [kill for place in places for kill in self._by_place.get(place, ())]
         return sorted(found, key=lambda kill: kill.at)
 
+    def was_out_of_touch(self, run: Run) -> bool:
+        """Return whether a run was begun by a node that may have been taken for dead, and not know it yet.
+
+        It may begin what it had claimed, although that is another's by now; only the end is not stored.
+        """
+        return any(
+            kill.how in _OUT_OF_TOUCH and kill.at <= run.begun <= kill.until + NOTICE_SECONDS
+            for kill in self.on(run)
+        )
+
 
 def reason_of(run: Run, following: Run, hits: Hits) -> str | None:
     """Return why a run was followed by another of the same task, None if nothing explains it.
@@ -61,7 +78,7 @@ def reason_of(run: Run, following: Run, hits: Hits) -> str | None:
     for kill in hits.on(run):
         if max(kill.at, kill.until) >= run.begun and kill.at <= following.begun:
             return REASONS[kill.how]
-    return None
+    return LATE_RUN if hits.was_out_of_touch(following) else None
 
 
 def takeovers(evidence: Evidence, hits: Hits) -> list[Takeover]:

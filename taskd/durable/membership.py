@@ -105,7 +105,7 @@ class Membership:
             return
         self._is_renewing = True
         asked, info = self._clock.seconds(), self._info()
-        # A database that was down has heard of nobody: each node has the time to show itself again.
+        # After a database was down, each node has the time to show itself again.
         rescues = not self.is_fenced and asked - self._since >= DEAD_SECONDS
         renewing = self._execute(lambda: self._nodes.renew(info, LOST_WITH_DAEMON, rescues=rescues))
         renewing.addCallbacks(self._renewed, self._broke, callbackArgs=(asked,))
