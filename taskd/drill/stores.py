@@ -31,7 +31,7 @@ class StoreServer(Protocol):
 
     @property
     def port(self) -> int:
-        """Its port."""
+        """The TCP port, or the number that the name of its socket ends with."""
 
     @property
     def shown(self) -> str:
