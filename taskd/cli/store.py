@@ -17,6 +17,7 @@ from taskd.cli.console import json_text
 from taskd.cli.options import json_option
 from taskd.cli.running import FAILED, fail
 from taskd.store.base import StoreError
+from taskd.store.descriptions import is_postgres, without_password
 from taskd.store.records import State
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_file import check_file, opened_for_reading
@@ -39,7 +40,16 @@ def store() -> None:
     """Check, migrate or export the file in which a daemon keeps its tasks."""
 
 
-_file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]")
+def _named(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
+    if is_postgres(file):
+        fail(
+            f"{without_password(file)} is a database, and this is about files: a daemon migrates its database "
+            "when it starts, and PostgreSQL's own tools check and export it"
+        )
+    return file
+
+
+_file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]", callback=_named)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from taskd.cli.store import store as store_commands
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
 from taskd.store.postgres import PostgresStore, connection, schema
@@ -437,3 +439,10 @@ def test_a_closed_store_is_closed(open_node):
         store.get("x")
     with pytest.raises(StoreError, match="the daemon stops"):
         store.write(Changes(), NOW)
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "export"])
+def test_the_commands_about_files_refuse_a_database(command):
+    ran = CliRunner().invoke(store_commands, [command, "postgresql://taskd:s3cret@db/tasks"])
+    assert ran.exit_code == 1
+    assert "postgresql://taskd:***@db/tasks is a database" in ran.output
