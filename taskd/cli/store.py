@@ -43,8 +43,8 @@ def store() -> None:
 def _named(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
     if is_postgres(file):
         fail(
-            f"{without_password(file)} is a database, and this is about files: a daemon migrates its database "
-            "when it starts, and PostgreSQL's own tools check and export it"
+            f"{without_password(file)} is a database, and this is about files: a daemon migrates its own "
+            "database when it starts, and PostgreSQL has tools to check and export it"
         )
     return file
 
