@@ -14,6 +14,7 @@ from taskd.store.postgres import PostgresStore, connection, schema
 from taskd.store.postgres.nodes import NodeInfo
 from taskd.store.postgres.schema import migrate
 from taskd.store.records import Accepted, Event, New, Settle, Start, State, first_seq
+from tests.pgbouncer import PgBouncer
 
 NOW = 1000.0
 
@@ -446,3 +447,15 @@ def test_the_commands_about_files_refuse_a_database(command):
     ran = CliRunner().invoke(store_commands, [command, "postgresql://taskd:s3cret@db/tasks"])
     assert ran.exit_code == 1
     assert "postgresql://taskd:***@db/tasks is a database" in ran.output
+
+
+def test_two_nodes_behind_pgbouncer_prepare_nothing_and_share_its_connections(database, postgres):
+    with PgBouncer(postgres) as bouncer:
+        dsn = bouncer.dsn(database.name)
+        with closing(PostgresStore(dsn)) as first, closing(PostgresStore(dsn)) as second:
+            for n in range(10):
+                first.write(Changes(submits=[New(f"{n}", "f", b"[1]", keep=9.0)]), NOW)
+                start(second, claim(second))
+                assert second.write(Changes(settles=[end(f"{n}")]), NOW).own.settles == [True]
+                assert first.get(f"{n}").state is State.SUCCEEDED
+            assert first.renew(NodeInfo()).is_mine
