@@ -106,7 +106,7 @@ SECONDS = {
     "test_secrets.py": 15,
     "test_serve.py": 12,
     "test_short.py": 50,
-    "test_store.py": 30,
+    "test_store.py": 60,
     "test_stored_commands.py": 104,
     "test_smoke.py": 8,
     "test_soak.py": 62,

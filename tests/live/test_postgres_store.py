@@ -5,13 +5,16 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from taskd.cli.store import store as store_commands
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
 from taskd.store.nodes import NodeInfo
 from taskd.store.postgres import PostgresStore, connection, schema
 from taskd.store.postgres.schema import migrate
 from taskd.store.records import Accepted, Event, New, Settle, Start, State, first_seq
+from tests.pgbouncer import PgBouncer
 
 NOW = 1000.0
 
@@ -474,3 +477,22 @@ def test_a_closed_store_is_closed(open_node):
         store.get("x")
     with pytest.raises(StoreError, match="the daemon stops"):
         store.write(Changes(), NOW)
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "export"])
+def test_the_commands_about_files_refuse_a_database(command):
+    ran = CliRunner().invoke(store_commands, [command, "postgresql://taskd:s3cret@db/tasks"])
+    assert ran.exit_code == 1
+    assert "postgresql://taskd:***@db/tasks is a database" in ran.output
+
+
+def test_two_nodes_behind_pgbouncer_prepare_nothing_and_share_its_connections(database, postgres):
+    with PgBouncer(postgres) as bouncer:
+        dsn = bouncer.dsn(database.name)
+        with closing(PostgresStore(dsn)) as first, closing(PostgresStore(dsn)) as second:
+            for n in range(10):
+                first.write(Changes(submits=[New(f"{n}", "f", b"[1]", keep=9.0)]), NOW)
+                start(second, claim(second))
+                assert second.write(Changes(settles=[end(f"{n}")]), NOW).own.settles == [True]
+                assert first.get(f"{n}").state is State.SUCCEEDED
+            assert first.renew(NodeInfo()).is_mine
