@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from taskd.cli.store import store as store_commands
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
+from taskd.store.batches import NewBatch, Rows
 from taskd.store.nodes import NodeInfo
 from taskd.store.postgres import PostgresStore, connection, schema
 from taskd.store.postgres.schema import migrate
@@ -249,6 +250,19 @@ def test_a_renewal_tells_a_node_the_time_what_is_paused_and_what_was_rescued(ope
     start(second, claim(second))
     die(database, second)
     assert first.nodes.renew(NodeInfo()).rescued == 1
+
+
+def test_the_cancel_of_a_batch_reaches_what_other_nodes_have_claimed(open_node):
+    first, second = open_node(), open_node()
+    rows = Rows(["b1", "b2", "b3"], [b"[1]"] * 3)
+    first.batches.add(NewBatch("b", New("", "f", batch="b", keep=9.0), [rows], keep=9.0), NOW)
+    first.batches.unpack("b", NOW)
+    start(first, claim(first, 1))
+    claim(second, 1)
+    second.batches.cancel("b")
+    assert [each.task for each in second.batches.cancel_rows("b", "", 100, NOW).events] == ["b3"]
+    assert first.nodes.renew(NodeInfo()).cancelled == ["b1"]
+    assert second.nodes.renew(NodeInfo()).cancelled == []  # it cancels those itself
 
 
 def test_nodes_are_shown_and_drained(open_node):
@@ -495,4 +509,4 @@ def test_two_nodes_behind_pgbouncer_prepare_nothing_and_share_its_connections(da
                 start(second, claim(second))
                 assert second.write(Changes(settles=[end(f"{n}")]), NOW).own.settles == [True]
                 assert first.get(f"{n}").state is State.SUCCEEDED
-            assert first.renew(NodeInfo()).is_mine
+            assert first.nodes.renew(NodeInfo()).is_mine
