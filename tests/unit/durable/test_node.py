@@ -451,7 +451,7 @@ class StalledBatchTests(NodeCase):
         self.pass_time(2 * STALLED_SECONDS + 1)
         self.assertTrue(self.store.batches.get("b").is_stored)
 
-    def test_one_that_goes_on_is_left_alone(self):
+    def test_a_batch_that_goes_on_is_left_alone(self):
         self.add()
         for stored in range(3):
             self.assertEqual(self.store.batches.get("b").stored, stored)
