@@ -31,7 +31,7 @@ class StoreServer(Protocol):
 
     @property
     def port(self) -> int:
-        """Its port."""
+        """The number of its port, which the name of its socket ends with, too."""
 
     @property
     def shown(self) -> str:
