@@ -63,7 +63,7 @@ SECONDS = {
     "test_deploy.py": 1,
     "test_descriptors.py": 5,
     "test_django.py": 361,
-    "test_drill.py": 65,
+    "test_drill.py": 120,
     "test_drill_link.py": 2,
     "test_ends.py": 83,
     "test_events.py": 35,

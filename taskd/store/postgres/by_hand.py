@@ -130,13 +130,14 @@ def _find(transaction: Transaction, tasks: Collection[str]) -> dict[str, _Found]
 def cancel(transaction: Transaction, task: str, now: float) -> State | None:
     """Cancel a task that does not run; return the state that it was in, None if it does not exist.
 
-    The node that has claimed it is asked to, if that is another one.
+    The node that has claimed it is asked to, if that is another one: it may be running there by now.
     """
     found = _find(transaction, [task]).get(task)
     if found is not None:
         if found.node not in (None, transaction.node):
             transaction.execute(_ASK, task)
-        elif not found.is_started:
+            return State.RUNNING
+        if not found.is_started:
             _cancel_in(transaction, found.table, [task], now)
         return found.state
     ended = _ended(transaction, task)
