@@ -43,7 +43,7 @@ class Tasks(Protocol):
 
     @property
     def batches(self) -> DurableBatches:
-        """What is submitted, cancelled and waited for as one."""
+        """Many tasks each, which are submitted, cancelled and waited for as one."""
 
     def hold(self, *, held: bool) -> None:
         """Claim nothing, and give back what has not begun; or claim tasks again."""
