@@ -249,11 +249,17 @@ LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 -- Tasks with the same one share a turn in being claimed. The limits read the arguments themselves, so
 -- that nothing but turns depends on how a value is written.
 DECLARE
-    value json := CASE WHEN key IS NULL THEN NULL WHEN json_typeof(args) = 'object' THEN args -> key ELSE args -> place END;
-    shown text := coalesce(value::text, '');
+    value json;
+    shown text := '';
 BEGIN
-    IF json_typeof(value) = 'string' AND strpos(shown, '\u') = 0 THEN
-        shown := to_json(value #>> '{}')::text;
+    IF key IS NOT NULL THEN
+        BEGIN
+            value := CASE json_typeof(args) WHEN 'object' THEN args -> key ELSE args -> place END;
+            shown := coalesce(CASE json_typeof(value)
+                WHEN 'string' THEN to_json(value #>> '{}')::text ELSE value::text END, '');
+        EXCEPTION WHEN untranslatable_character OR invalid_text_representation THEN
+            shown := args::text; -- some text in it is none of PostgreSQL's
+        END;
     END IF;
     IF length(shown) > 200 THEN
         shown := 'sha256:' || encode(sha256(convert_to(shown, 'UTF8')), 'hex');
