@@ -11,9 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.batches import DurableBatches
 from taskd.durable.cancels import Cancels
+from taskd.durable.deadlines import Deadlines
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.membership import Membership
 from taskd.durable.pauses import Pauses
+from taskd.durable.upkeep import Upkeep
 from taskd.durable.writer import Execute
 from taskd.net.timers import Alarm
 from taskd.store.nodes import Beat, NodeInfo, NodeStore
@@ -32,6 +34,8 @@ class Tasks(Protocol):
     """The stored tasks of this node: `taskd.durable.tasks.DurableTasks`."""
 
     elsewhere: Elsewhere | None
+    upkeep: Upkeep
+    deadlines: Deadlines
 
     @property
     def cancels(self) -> Cancels:
@@ -163,6 +167,8 @@ class Node:
     def _poll(self) -> None:
         if not self._is_stopped:
             self._set_alarm()
+            self._tasks.upkeep.look()
+            self._tasks.deadlines.look_again()
             self._tasks.look_everywhere()
 
     def _look_at_batches(self) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
 from taskd.store.postgres.connection import Line
 from taskd.store.postgres.literals import texts
-from taskd.store.postgres.nodes import drain, leave, living, now_of, register, renew, rescue
+from taskd.store.postgres.nodes import describe, drain, leave, living, now_of, register, renew, rescue
 from taskd.store.postgres.reading import Reading
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Record
@@ -45,6 +45,7 @@ class PostgresNodes:
         self._reading = reading
         self._line = line
         self._info = info
+        self._described: Sequence[Described] = ()
         self.node = 0
         self.node = run(lambda transaction: register(transaction, info))
 
@@ -58,11 +59,17 @@ class PostgresNodes:
 
         def renewed(transaction: Transaction) -> Beat:
             beat = renew(transaction, info)
+            if is_new:
+                describe(transaction, info.described)
             if not (beat.is_mine and rescues):
                 return beat
             return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))
 
-        return self._run(renewed, self._line)
+        # Once after each change, so that the nodes with the newest app have the last word.
+        is_new = info.described != self._described
+        beat = self._run(renewed, self._line)
+        self._described = info.described
+        return beat
 
     def rejoin(self) -> None:
         """Become a new node. Raises `StoreError`."""

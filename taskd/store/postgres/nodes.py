@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
 from taskd.store.postgres.by_hand import cancel_asked
 from taskd.store.postgres.ending import ENDED_AFTER
-from taskd.store.postgres.literals import from_text, numbers, texts
+from taskd.store.postgres.literals import flags, from_text, numbers, optional_texts, texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, last_seq
 
 __all__ = [
     "DEAD_SECONDS",
+    "describe",
     "drain",
     "give_back",
     "leave",
@@ -44,6 +45,15 @@ _RENEW = """
 UPDATE taskd.node SET seen = clock_timestamp(), name = $1::text, version = $2::text, functions = $3::text[],
     once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean
 WHERE id = $9::int AND gone IS NULL RETURNING drain
+"""
+_DESCRIBE = """
+INSERT INTO taskd.function AS f
+SELECT * FROM unnest(
+    $1::text[], $2::float8[], $3::boolean[], $4::text[], $5::int[], $6::text[], $7::boolean[]
+) AS g(name, keep, once, key, place, secrets, is_sealed) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET keep = excluded.keep, once = excluded.once, key = excluded.key,
+    place = excluded.place, secrets = excluded.secrets, is_sealed = excluded.is_sealed
+WHERE (f.*) IS DISTINCT FROM (excluded.*)
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _ASKED = "SELECT id FROM taskd.lease WHERE node = $1::int AND cancelled ORDER BY id"
@@ -128,6 +138,21 @@ def renew(transaction: Transaction, info: NodeInfo) -> Beat:
         paused=[from_text(function) or "" for (function,) in paused.fetchall()],
         drain=bool(rows and rows[0][0]),
     )
+
+
+def describe(transaction: Transaction, functions: Collection[Described]) -> None:
+    """Note what those who submit by SQL have to know of these functions."""
+    if functions:
+        transaction.execute(
+            _DESCRIBE,
+            texts([each.name for each in functions]),
+            numbers([each.keep for each in functions]),
+            flags([each.once for each in functions]),
+            optional_texts([each.key for each in functions]),
+            numbers([each.place for each in functions]),
+            optional_texts([each.secrets for each in functions]),
+            flags([each.is_sealed for each in functions]),
+        )
 
 
 def now_of(transaction: Transaction) -> float:
