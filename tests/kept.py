@@ -28,7 +28,7 @@ PORTS = range(20000, 30000)
 """The ports for these programs: below those that the kernel gives to whoever asks for any, so that a program
 that is stopped and started finds its own still free."""
 
-PACKAGES = "postgresql, pgbouncer, haproxy and faketime"
+PACKAGES = "postgresql, pgbouncer and haproxy"
 """What the tests cannot do without, as `tests/programs.sh` installs it."""
 
 _reserved: dict[int, socket.socket] = {}

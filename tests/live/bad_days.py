@@ -11,16 +11,19 @@ from tests.postgres_server import SqlError
 
 SUCCEEDED = 3
 
-ENDS = "'succeeded', 'failed', 'cancelled', 'expired', 'set_aside'"
+FOUND_DEAD = 12.0
+"""Seconds after its death in which a node's tasks run elsewhere: 10 without a renewal, and 2 between two."""
 
 
-def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+def until(nodes: Nodes, holds: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Return when something holds by the database, which may be down meanwhile."""
     ending = time.monotonic() + patience
     while True:
         try:
             if holds():
                 return
+            # The server waits a little: many queries would take the processor from those who work.
+            nodes.database.sql("SELECT pg_sleep(0.05)")
         except SqlError:
             pass
         assert time.monotonic() < ending, f"after {patience} s: {what}"
@@ -42,7 +45,7 @@ def states(nodes: Nodes, tasks: Collection[str]) -> dict[str, int]:
 
 def must_have_succeeded(nodes: Nodes, accepted: Collection[str], patience: float = PATIENCE) -> None:
     """Wait until the store has the ends of all these tasks; each must have succeeded, and run to its end."""
-    until(lambda: len(states(nodes, accepted)) == len(accepted), "not all have ended", patience)
+    until(nodes, lambda: len(states(nodes, accepted)) == len(accepted), "not all have ended", patience)
     ended = states(nodes, accepted)
     assert {task for task, state in ended.items() if state != SUCCEEDED} == set()
     assert nodes.runs.lost(accepted) == set()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from tests.live.bad_days import must_have_succeeded, now, repeated, unsettled
+from tests.live.bad_days import FOUND_DEAD, must_have_succeeded, now, repeated, unsettled
 from tests.live.nodes import Load, Nodes
-
-FOUND_DEAD = 12.0
-"""Seconds after its death in which a node's tasks run elsewhere: 10 without a renewal, and 2 between two."""
 
 
 def test_the_tasks_of_a_node_that_is_killed_under_load_run_elsewhere_within_12_seconds(nodes: Nodes) -> None:
