@@ -193,6 +193,14 @@ class Kept:
                 assert ended, "a killed process is still there"
         self.wait()
 
+    def wait_or_kill(self, patience: float) -> None:
+        """Wait until the program has ended, and kill it with its children after so many seconds."""
+        ended, _, _ = select.select([self._ended], [], [], patience)
+        if ended:
+            self.wait()
+        else:
+            self.kill()
+
     def wait(self) -> int:
         """Wait until the program has ended; return its status, 128 and more after a signal."""
         status = self._keeper.wait(TIMEOUT)

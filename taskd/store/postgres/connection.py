@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ ATTEMPTS = 10
 
 PREPARED = 200
 """Statements that are kept prepared on a connection; there are fewer."""
+
+# It warns of what cannot be ended in order on a lost connection, which is raised as well.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _SILENCE = {
     "keepalives_idle": "5",
