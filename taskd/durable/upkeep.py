@@ -53,7 +53,8 @@ class Upkeep:
         self._has_begun = False
         self._prune_lag = 0.0
         self.fault: str | None = None
-        """The failure that was logged last, since it comes again every second."""
+        """The last failure, if it has not worked since."""
+        self._faults: set[str] = set()  # those that were logged: they come again every second
 
     def begin(self) -> None:
         """Begin, once the store is open."""
@@ -99,6 +100,7 @@ class Upkeep:
 
     def _promoted(self, next_due: float | None) -> None:
         self.fault = None
+        self._faults.clear()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
         self._look()
@@ -123,6 +125,7 @@ class Upkeep:
             _log.failure("a bug in taskd", reason)
         else:
             error = reason.getErrorMessage()
-            if error != self.fault:
+            if error not in self._faults:
+                self._faults.add(error)
                 _log.error("{error}", error=error)
             self.fault = error

@@ -15,6 +15,7 @@ from taskd.store.nodes import NodeInfo
 from taskd.store.postgres import PostgresStore, connection, schema
 from taskd.store.postgres.schema import migrate
 from taskd.store.records import Accepted, Event, New, Settle, Start, State, first_seq
+from tests.link import Link
 from tests.pgbouncer import PgBouncer
 
 NOW = 1000.0
@@ -370,16 +371,33 @@ def test_a_schema_that_is_too_new_is_refused(database):
 # --- failures ---
 
 
-def test_a_lost_connection_is_a_store_error_and_made_again(open_node, database):
+def test_a_connection_that_was_lost_while_idle_is_made_again(open_node, database):
     store = open_node()
     store.write(Changes(submits=tasks(1)), NOW)
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskd writer'"
+    kill = "SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE application_name = 'taskd writer'"
     database.sql(kill)
-    with pytest.raises(StoreError, match=r"the server was stopped|connection was lost"):
-        claim(store)
     assert ids(claim(store)) == ["f0000"]
     database.sql(kill.replace("writer", "reader"))
     assert store.get("f0000").new.id == "f0000"
+
+
+def test_a_connection_that_was_reset_while_idle_is_made_again(database):
+    with Link(database.server.port) as link:
+        with closing(PostgresStore(database.server.dsn(database.name, port=link.port))) as store:
+            link.cut("rst")
+            link.heal()
+            assert store.write(Changes(submits=tasks(1)), NOW).accepted == [Accepted("f0000")]
+            assert store.nodes.renew(NodeInfo()).is_mine
+
+
+def test_a_transaction_is_done_again_if_its_connection_was_lost_before_the_commit(database):
+    with Link(database.server.port) as link:
+        with closing(PostgresStore(database.server.dsn(database.name, port=link.port))) as store:
+            link.cut_reply_to(b"asked_for_first")
+            new = New("t1", "asked_for_first", b"[]", keep=9.0)
+            written = store.write(Changes(submits=[new], want={"asked_for_first": 1}), NOW)
+            link.wait_until_caught()
+            assert ids(written.claims) == ["t1"]
 
 
 def test_a_server_that_is_gone_is_a_store_error_until_it_is_back(start_postgres):
