@@ -120,7 +120,13 @@ def test_the_options_of_a_submit(store, connect):
     connection.commit()
     record = store.get(task)
     new = record.new
-    assert (record.state, new.priority, new.key, new.token, new.owner) == (State.SCHEDULED, 2, "k", "t", "ann")
+    assert (record.state, new.priority, new.key, new.token, new.owner) == (
+        State.SCHEDULED,
+        2,
+        "k",
+        "t",
+        "ann",
+    )
     assert new.keep == 86400.0
     assert record.due == new.due == pytest.approx(record.created + 3600)
     assert new.deadline == pytest.approx(new.due + 10)
@@ -180,7 +186,7 @@ def test_a_wrong_argument_is_explained(store, connect, arguments, reason):
 def test_what_is_just_within_the_limits_is_accepted(store, connect):
     connection = connect()
     deep = "[" * 254 + "]" * 254
-    wide = json.dumps([["[", "]\\\"["], [[]], []] * 1000)
+    wide = json.dumps([["[", ']\\"['], [[]], []] * 1000)
     call(connection, "taskd.submit('f', %s::json)", deep)
     call(connection, "taskd.submit('f', %s::json, key => repeat('k', 200))", wide)
     connection.commit()
@@ -503,7 +509,7 @@ def test_a_settle_counts_in_a_batch_and_frees_the_key(store, connect):
     rows = Rows(["r1", "r2"], [b"[1]", b"[2]"])
     store.batches.add(NewBatch("b", New("", "f", batch="b", key="k"), [rows], keep=10.0), NOW)
     store.batches.unpack("b", NOW)
-    [first] = claim(store, count=1)
+    claim(store, count=1)
     store.write(Changes(starts=[Start("r1", 1)]), NOW)
     connection = connect()
     call(connection, "taskd.settle('r1', 1, %s)", store.nodes.node)

@@ -1,4 +1,4 @@
-"""Servers whose tasks are submitted and settled in transactions of other programs: `taskd.contrib.postgres`."""
+"""Servers whose tasks are submitted and settled in transactions of other programs."""
 
 import time
 from contextlib import closing, contextmanager
@@ -144,8 +144,8 @@ def test_an_attempt_of_a_node_that_was_taken_for_dead_commits_nothing(nodes, nod
         assert paid(nodes) == []
         nodes.database.sql(
             "WITH gone AS (DELETE FROM taskd.lease RETURNING *) INSERT INTO taskd.ready SELECT id, function,"
-            " limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses + 1, last_seq, keep, keyed"
-            " FROM gone"
+            " limit_key, priority, due, NULL, owner, batch, size, attempt, errors, losses + 1, last_seq,"
+            " keep, keyed FROM gone"
         )
         gate.release()
         view = wait(node, task)

@@ -111,7 +111,7 @@ class SubmitTests(SynchronousTestCase):
 
     def test_a_time_without_a_zone_is_refused(self):
         with self.assertRaisesRegex(ValueError, "no zone"):
-            submit(Driver(), "f", at=datetime(2100, 1, 1))  # noqa: DTZ001
+            submit(Driver(), "f", at=datetime(2100, 1, 1))
 
     def test_sqlalchemy_has_its_own_way(self):
         connection = Alchemy("one", "two")
