@@ -104,7 +104,7 @@ def test_a_task_succeeds_with_the_transaction_of_its_function(nodes, node, conne
     assert "not its own" not in node.log
 
 
-def test_whoever_waits_gets_what_the_transaction_has_settled(nodes, node, connection):
+def test_a_waiting_client_gets_the_result_that_the_transaction_has_settled(nodes, node, connection):
     client = node.connect()
     tasks = [submit_to_server(client, "pay", 1), submit_to_server(client, "pay", 2, 0.2, True)]
     for n, task in enumerate(tasks, 1):
