@@ -78,8 +78,8 @@ def settle(connection: Any, result: Any = None) -> None:
 
     Both are committed, or neither is. `result` is what callers get, whatever the function
     returns. If the task is not this attempt's any more, since its node was taken for dead, this or
-    the commit raises the driver's error, and the transaction has to be rolled back. Raises `RuntimeError` outside
-    a stored task, and in one whose store is not shared.
+    the commit raises the driver's error, and the transaction has to be rolled back. Raises
+    `RuntimeError` outside a stored task, and in one whose store is not shared.
     """
     this = current_task()
     if this.id is None or this.node is None:

@@ -82,7 +82,7 @@ class Deadlines:
             reading.addCallbacks(self._end, self._broke)
 
     def look_again(self) -> None:
-        """Look for what others may have stored, unless that is being done; nothing before the first `look`."""
+        """Look for what others may have stored, unless that is being done; not before the first `look`."""
         if self._has_begun and not self._is_reading:
             self.look()
 

@@ -1,4 +1,4 @@
-"""What the store keeps of functions, for those who submit their tasks without a node, by SQL."""
+"""The properties of functions that the store keeps for submits by SQL, in which no node takes part."""
 
 from __future__ import annotations
 

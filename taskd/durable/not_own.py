@@ -1,4 +1,4 @@
-"""Starts and ends of attempts that are not the task's own any more: others have it, or its function has ended it.
+"""Attempts that are not the task's own any more: others have it, or its function has ended it.
 
 A function may settle its task in a transaction of its own (`taskd.settle` in SQL). Then there
 is nothing left for the node to store, and the end is the one that the store has.
@@ -30,6 +30,7 @@ class Tasks(Protocol):
     elsewhere: Elsewhere | None
     hub: EventHub
     waiters: Waiters
+    is_stopping: bool
 
     def get(self, task: str) -> Deferred[Record | None]:
         """Read a task."""
@@ -81,6 +82,7 @@ class NotOwn:
                 lost()
 
         def unread(_: TwistedFailure) -> None:
-            lost()
+            if not self._tasks.is_stopping:  # when the store may be closed already
+                lost()
 
         self._tasks.get(run.record.new.id).addCallbacks(read, unread)

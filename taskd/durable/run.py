@@ -34,7 +34,7 @@ class Attempts(Protocol):
 
     @property
     def elsewhere(self) -> SharedStore | None:
-        """What is known of other nodes, None if there are none."""
+        """The store as other nodes share it, None if there are none."""
 
     def started(self, run: Run, /) -> None:
         """Note the start of an attempt."""

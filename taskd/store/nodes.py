@@ -13,7 +13,7 @@ __all__ = ["Beat", "Described", "NodeInfo", "NodeRow", "NodeStore"]
 
 
 class Described(msgspec.Struct, frozen=True):
-    """What has to be known of a function to submit its tasks without a node, by SQL.
+    """The properties of a function that a submit of its tasks by SQL needs, in which no node takes part.
 
     Its tasks are kept for `keep` seconds after their ends. `key` is its concurrency key, and `place`
     the position of that argument, None if it can be given by name alone. `secrets` is JSON text, which

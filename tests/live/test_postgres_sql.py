@@ -120,7 +120,13 @@ def test_the_options_of_a_submit(store, connect):
     connection.commit()
     record = store.get(task)
     new = record.new
-    assert (record.state, new.priority, new.key, new.token, new.owner) == (State.SCHEDULED, 2, "k", "t", "ann")
+    assert (record.state, new.priority, new.key, new.token, new.owner) == (
+        State.SCHEDULED,
+        2,
+        "k",
+        "t",
+        "ann",
+    )
     assert new.keep == 86400.0
     assert record.due == new.due == pytest.approx(record.created + 3600)
     assert new.deadline == pytest.approx(new.due + 10)
@@ -177,10 +183,10 @@ def test_a_wrong_argument_is_explained(store, connect, arguments, reason):
         call(connect(), f"taskd.submit({arguments})")
 
 
-def test_what_is_just_within_the_limits_is_accepted(store, connect):
+def test_arguments_at_the_limits_are_accepted(store, connect):
     connection = connect()
     deep = "[" * 254 + "]" * 254
-    wide = json.dumps([["[", "]\\\"["], [[]], []] * 1000)
+    wide = json.dumps([["[", ']\\"['], [[]], []] * 1000)
     call(connection, "taskd.submit('f', %s::json)", deep)
     call(connection, "taskd.submit('f', %s::json, key => repeat('k', 200))", wide)
     connection.commit()
@@ -208,7 +214,7 @@ def test_a_task_is_kept_as_long_as_its_function_says_now(open_node, connect):
     assert [store.get(task).new.keep for task in (first, then, own)] == [5.0, 7.0, 9.0]
 
 
-def test_what_runs_once_has_no_retries(open_node, connect):
+def test_a_function_that_runs_once_has_no_retries(open_node, connect):
     open_node(Described("f", once=True))
     with pytest.raises(psycopg.Error, match="is run once"):
         call(connect(), "taskd.submit('f', retries => 1)")
@@ -503,7 +509,7 @@ def test_a_settle_counts_in_a_batch_and_frees_the_key(store, connect):
     rows = Rows(["r1", "r2"], [b"[1]", b"[2]"])
     store.batches.add(NewBatch("b", New("", "f", batch="b", key="k"), [rows], keep=10.0), NOW)
     store.batches.unpack("b", NOW)
-    [first] = claim(store, count=1)
+    claim(store, count=1)
     store.write(Changes(starts=[Start("r1", 1)]), NOW)
     connection = connect()
     call(connection, "taskd.settle('r1', 1, %s)", store.nodes.node)
@@ -512,7 +518,7 @@ def test_a_settle_counts_in_a_batch_and_frees_the_key(store, connect):
     assert (batch.done, batch.cancelled, batch.total) == (1, 0, 2)
 
 
-def test_a_long_transaction_with_a_settle_and_a_cancel_holds_up_nobody(store, connect):
+def test_a_long_transaction_with_a_settle_and_a_cancel_locks_no_task(store, connect):
     task, connection = started(store, connect), connect()
     waiting = call(connection, "taskd.submit('f')")
     connection.commit()

@@ -1,4 +1,4 @@
-"""Tasks that are submitted in the transactions of a database of Django's, which the server has for a store."""
+"""Tasks submitted in the transactions of a database of Django's, which the server has for a store."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class SubmitTests(SynchronousTestCase):
         self.assertTrue(driver.cursors[0].is_closed)
         return values
 
-    def test_what_is_not_given_is_left_to_the_database(self):
+    def test_options_that_are_not_given_are_left_to_the_database(self):
         expected = ["f", "[]", None, None, 5, None, "", None, None, None, None, None]
         self.assertEqual(self.values("f"), expected)
 
@@ -111,7 +111,7 @@ class SubmitTests(SynchronousTestCase):
 
     def test_a_time_without_a_zone_is_refused(self):
         with self.assertRaisesRegex(ValueError, "no zone"):
-            submit(Driver(), "f", at=datetime(2100, 1, 1))  # noqa: DTZ001
+            submit(Driver(), "f", at=datetime(2100, 1, 1))
 
     def test_sqlalchemy_has_its_own_way(self):
         connection = Alchemy("one", "two")

@@ -146,7 +146,8 @@ class SettledTests(NodeCase):
         task = self.submit()
         running = self.runner.queue.pop(0)
         running.call.started()
-        self.elsewhere(starts=[Start(task, 1)], settles=[Settle(task, 1, State.WAITING, "lost", is_loss=True)])
+        lost = Settle(task, 1, State.WAITING, "lost", is_loss=True)
+        self.elsewhere(starts=[Start(task, 1)], settles=[lost])
         self.start_elsewhere(task)
         self.turn()
         self.assertEqual(self.runner.cancelled, [running])
@@ -155,11 +156,16 @@ class SettledTests(NodeCase):
         self.assertEqual(len(self.warnings()), 1)
 
     def test_a_store_that_cannot_be_read_lets_the_end_be_dropped(self):
-        task = self.submit()
-        running = self.begin()
-        self.settle(task)
+        """With a warning, but for a stop, at which it is closed."""
+        first, second = self.submit(), self.submit()
+        running = [self.begin(), self.begin()]
+        self.settle(first)
+        self.settle(second)
         self.patch(self.tasks, "get", lambda task: fail(StoreError("no server")))
-        self.end(running, Result(Raw(b"1")))
+        self.end(running[0], Result(Raw(b"1")))
+        self.assertEqual(len(self.warnings()), 1)
+        self.tasks.stop_accepting()
+        self.end(running[1], Result(Raw(b"1")))
         self.assertEqual(len(self.warnings()), 1)
 
     def test_a_function_may_ask_for_the_number_of_its_node(self):
