@@ -44,6 +44,10 @@ RECORDED_SHARDS = 2
 """The first of those runs, which coverage records: its files are nearly half of all."""
 
 SECONDS = {
+    "test_bad_days.py": 25,
+    "test_bad_days_of_clocks.py": 40,
+    "test_bad_days_of_databases.py": 75,
+    "test_bad_days_of_links.py": 130,
     "test_annotations.py": 26,
     "test_asyncio_client.py": 15,
     "test_attacks.py": 9,
@@ -134,7 +138,8 @@ SECONDS = {
 the files out evenly. `TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
-    "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
+    "test_annotations.py", "test_attacks.py", "test_bad_days.py", "test_bad_days_of_clocks.py",
+    "test_bad_days_of_databases.py", "test_bad_days_of_links.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
     "test_frameworks.py", "test_gateway.py", "test_import.py", "test_js_client.py", "test_limits.py",
     "test_link.py", "test_lost.py", "test_nodes.py", "test_objects.py", "test_output.py", "test_packaging.py",
     "test_php_client.py", "test_pool.py", "test_postgres_harness.py", "test_queue.py",

@@ -6,14 +6,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
-from tests.live.bad_days import must_have_succeeded, repeated, unsettled, until
+from tests.live.bad_days import must_have_succeeded, repeated, unsettled
 from tests.live.nodes import Load, Node, Nodes, submit
 from tests.live.runs import Runs
-from tests.live.support import rpc
 from tests.postgres_server import Database, PostgresServer, fresh_database
 
 DEAD_SECONDS = 10.0
@@ -72,3 +71,42 @@ def test_nodes_outlast_a_database_that_is_killed(own_nodes: Nodes, seconds: floa
     assert numbers(started) == before
     again = [submit(node.connect(), "record", 1) for node in started]
     must_have_succeeded(nodes, again)
+
+
+def test_nothing_that_was_acknowledged_is_lost_with_the_primary_of_a_synchronous_standby(
+    start_postgres: Callable[..., PostgresServer], tmp_path: Path
+) -> None:
+    primary = start_postgres()
+    standby = primary.standby(synchronous=True)
+    database = Database(primary, primary.create_database())
+    dsn = primary.dsn(database.name, other_ports=[standby.port])
+    with Nodes(database, tmp_path) as nodes:
+        started = [nodes.start(store=dsn, record=dsn) for _ in range(2)]
+        for node in started:
+            node.wait_until_ready()
+        before = numbers(started)
+        loads = [Load(node, args=lambda number: [number, 0.02]) for node in started]
+        for load in loads:
+            load.wait_for(50)
+        primary.kill()
+        accepted = [*loads[0].stop(), *loads[1].stop()]
+        standby.configure(synchronous_standby_names="")
+        standby.promote()
+        nodes.database = Database(standby, database.name)
+        nodes.runs = Runs(nodes.database)
+        must_have_succeeded(nodes, accepted)
+        assert nodes.runs.overlapping() == set()
+        again = [submit(node.connect(), "record", 1) for node in started]
+        must_have_succeeded(nodes, again)
+        assert numbers(started) == before
+
+
+def test_a_transaction_that_is_held_open_changes_nothing_but_the_pace(nodes: Nodes) -> None:
+    [node] = nodes.start_many(1)
+    with psycopg.connect(nodes.database.dsn) as other:
+        other.execute("SELECT txid_current()")
+        load = Load(node)
+        load.wait_for(500)
+        accepted = load.stop()
+        must_have_succeeded(nodes, accepted)
+    assert repeated(nodes) == {}

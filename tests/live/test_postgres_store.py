@@ -191,6 +191,19 @@ def test_new_tasks_go_straight_to_the_node_only_if_it_lives(open_node, database)
     assert ids(claim(second)) == ["f0000"]
 
 
+def test_a_rescue_waits_for_no_lock(open_node, database):
+    first, second = open_node(), open_node()
+    first.write(Changes(submits=tasks(2)), NOW)
+    start(first, claim(first, 1))
+    claim(first, 1)
+    die(database, first)
+    with psycopg.connect(database.dsn) as other:
+        other.execute("SELECT FROM taskd.lease FOR UPDATE")
+        assert second.nodes.renew(NodeInfo()).rescued == 0
+    assert second.nodes.renew(NodeInfo()).rescued == 1
+    assert ids(claim(second)) == ["f0001", "f0000"]
+
+
 def test_a_node_that_leaves_lets_others_have_what_it_has_not_started(open_node):
     first, second = open_node(), open_node()
     first.write(Changes(submits=tasks(2)), NOW)

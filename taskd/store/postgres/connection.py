@@ -116,6 +116,20 @@ class Line:
         self.is_in_doubt = False
         """Whether it is not known if the last transaction took place."""
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process for this connection. Any thread may ask.
+
+        None if there is no connection, or a pooler in between, which lends the process to others as well.
+        """
+        connection = self._connection
+        if connection is None or connection.prepare_threshold is None:
+            return None
+        try:
+            return connection.info.backend_pid
+        except psycopg.Error:  # closed meanwhile
+            return None
+
     def _open(self) -> Connection[Any]:
         if self._connection is not None and (self._connection.closed or _is_lost(self._connection)):
             self.close()

@@ -10,7 +10,17 @@ import msgspec
 from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
 from taskd.store.postgres.connection import Line
 from taskd.store.postgres.literals import texts
-from taskd.store.postgres.nodes import describe, drain, leave, living, now_of, register, renew, rescue
+from taskd.store.postgres.nodes import (
+    cut_off,
+    describe,
+    drain,
+    leave,
+    living,
+    now_of,
+    register,
+    renew,
+    rescue,
+)
 from taskd.store.postgres.reading import Reading
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Record
@@ -34,11 +44,18 @@ class Run(Protocol):
 class PostgresNodes:
     """The node of one store object. Implements `taskd.store.nodes.NodeStore`.
 
-    `line` is the connection for renewals, which have a thread of their own.
+    `line` is the connection for renewals, which have a thread of their own; `pids` returns the server's
+    processes for all connections.
     """
 
     def __init__(
-        self, run: Run, read: Callable[..., list[Any]], reading: Reading, line: Line, info: NodeInfo
+        self,
+        run: Run,
+        read: Callable[..., list[Any]],
+        reading: Reading,
+        line: Line,
+        info: NodeInfo,
+        pids: Callable[[], list[int]],
     ) -> None:
         self._run = run
         self._read = read
@@ -46,6 +63,7 @@ class PostgresNodes:
         self._line = line
         self._info = info
         self._described: Sequence[Described] = ()
+        self._pids = pids
         self.node = 0
         self.node = run(lambda transaction: register(transaction, info))
 
@@ -57,19 +75,23 @@ class PostgresNodes:
         """Show that this node lives, and rescue the tasks of those that do not. Raises `StoreError`."""
         self._info = info
 
-        def renewed(transaction: Transaction) -> Beat:
-            beat = renew(transaction, info)
-            if is_new:
-                describe(transaction, info.described)
-            if not (beat.is_mine and rescues):
-                return beat
-            return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))
-
         # Once after each change, so that the nodes with the newest app have the last word.
         is_new = info.described != self._described
+
+        def renewed(transaction: Transaction) -> Beat:
+            beat = renew(transaction, info, self._pids())
+            if is_new:
+                describe(transaction, info.described)
+            return beat
+
         beat = self._run(renewed, self._line)
         self._described = info.described
-        return beat
+        if not (beat.is_mine and rescues):
+            return beat
+        # Apart from the renewal, which must not wait for anything.
+        self._run(cut_off, self._line)
+        rescued = self._run(lambda transaction: rescue(transaction, beat.now, (), lost), self._line)
+        return msgspec.structs.replace(beat, rescued=rescued)
 
     def rejoin(self) -> None:
         """Become a new node. Raises `StoreError`."""

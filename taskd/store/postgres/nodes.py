@@ -14,6 +14,7 @@ from taskd.store.records import Event, last_seq
 
 __all__ = [
     "DEAD_SECONDS",
+    "cut_off",
     "describe",
     "drain",
     "give_back",
@@ -27,6 +28,9 @@ __all__ = [
 
 DEAD_SECONDS = 10.0
 """Seconds by the database's clock after which a node that has not renewed is dead."""
+
+CUT_OFF_MS = 1000
+"""Milliseconds in which a connection of a dead node must have ended; else its locks are left for the next time."""
 
 KEPT_DAYS = 7
 """Days for which the row of a node that is gone is kept, to be seen."""
@@ -43,7 +47,8 @@ DELETE FROM taskd.node AS n WHERE gone < clock_timestamp() - interval '{KEPT_DAY
 """
 _RENEW = """
 UPDATE taskd.node SET seen = clock_timestamp(), name = $1::text, version = $2::text, functions = $3::text[],
-    once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean
+    once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean,
+    pids = $10::int[]
 WHERE id = $9::int AND gone IS NULL RETURNING drain
 """
 _DESCRIBE = """
@@ -67,6 +72,15 @@ FROM taskd.node AS n WHERE {_ALIVE} ORDER BY id
 _DRAIN = f"UPDATE taskd.node SET drain = $2::boolean WHERE id = $1::int AND {_ALIVE} RETURNING id"
 _LEAVE = "UPDATE taskd.node SET gone = clock_timestamp() WHERE id = $1::int AND gone IS NULL"
 
+_CUT_OFF = f"""
+SELECT pg_terminate_backend(a.pid, {CUT_OFF_MS})
+FROM taskd.node AS n CROSS JOIN unnest(n.pids) AS p(pid)
+JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid AND a.backend_start <= n.seen
+WHERE NOT ({_ALIVE}) AND a.datname = current_database() AND a.usename = current_user
+    AND a.application_name LIKE 'taskd %' AND a.xact_start IS NOT NULL
+"""
+"""A process that began later has got the number of one that has ended."""
+
 _DEAD = f"""
 SELECT id, once FROM taskd.node AS n
 WHERE NOT ({_ALIVE}) AND EXISTS (SELECT FROM taskd.lease WHERE node = n.id)
@@ -80,8 +94,10 @@ _PLACE = """
 SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses,
     last_seq, keep, keyed FROM gone"""
 _GIVE_BACK = f"""
-WITH gone AS (
-    DELETE FROM taskd.lease WHERE node = ANY($1::int[]) AND NOT started RETURNING *
+WITH free AS MATERIALIZED (
+    SELECT id FROM taskd.lease WHERE node = ANY($1::int[]) AND NOT started ORDER BY id FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM taskd.lease AS l USING free WHERE l.id = free.id RETURNING l.*
 ), waiting AS (
     INSERT INTO taskd.ready {_PLACE}
 )
@@ -89,8 +105,9 @@ SELECT id FROM gone WHERE cancelled ORDER BY id
 """
 _LEFT = """
 SELECT id, function, attempt, last_seq, node, cancelled FROM taskd.lease
-WHERE node = ANY($1::int[]) AND started ORDER BY id FOR UPDATE
+WHERE node = ANY($1::int[]) AND started ORDER BY id FOR UPDATE SKIP LOCKED
 """
+"""What is locked is left for the next time: nobody may wait for a node that stands still."""
 _LOSE = f"""
 WITH gone AS (
     DELETE FROM taskd.lease AS l USING unnest($1::text[], $2::bigint[]) AS g(id, seq)
@@ -124,9 +141,12 @@ def register(transaction: Transaction, info: NodeInfo) -> int:
     return int(number)
 
 
-def renew(transaction: Transaction, info: NodeInfo) -> Beat:
-    """Show that the node lives, and return what it has to know."""
-    renewed = transaction.execute(_RENEW, *_values(info), transaction.node)
+def renew(transaction: Transaction, info: NodeInfo, pids: Collection[int] = ()) -> Beat:
+    """Show that the node lives, and return what it has to know.
+
+    `pids` are the server's processes for its connections.
+    """
+    renewed = transaction.execute(_RENEW, *_values(info), transaction.node, numbers(pids))
     now = transaction.execute(_NOW)
     asked = transaction.execute(_ASKED, transaction.node)
     paused = transaction.execute(_PAUSED)
@@ -195,6 +215,11 @@ def give_back(transaction: Transaction, nodes: Collection[int], now: float | Non
     asked = [task for (task,) in transaction.rows(_GIVE_BACK, numbers(nodes))]
     if asked:
         cancel_asked(transaction, asked, transaction.rows(_NOW)[0][0] if now is None else now)
+
+
+def cut_off(transaction: Transaction) -> None:
+    """End the transactions of nodes that are dead: one that stands still may hold locks for ever."""
+    transaction.execute(_CUT_OFF)
 
 
 def rescue(transaction: Transaction, now: float, once: Collection[str], error: bytes | None) -> int:

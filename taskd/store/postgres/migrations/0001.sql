@@ -188,10 +188,12 @@ CREATE TABLE taskd.node (
     running integer NOT NULL DEFAULT 0,
     draining boolean NOT NULL DEFAULT false,
     drain boolean NOT NULL DEFAULT false,
+    pids integer[] NOT NULL DEFAULT '{}',
     gone timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN taskd.node.gone IS 'When it left, or was found to be dead; it claims nothing any more';
 COMMENT ON COLUMN taskd.node.drain IS 'Whether somebody wants it to claim nothing any more';
+COMMENT ON COLUMN taskd.node.pids IS 'Processes of the server for its connections, none behind a pooler: ended when it is dead, since they may hold locks';
 COMMENT ON COLUMN taskd.node.once IS 'Functions whose tasks fail if it dies while it runs them';
 
 -- Rows of these come and go: what matters is how many are dead, not their share.
