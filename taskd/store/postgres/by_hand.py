@@ -127,8 +127,9 @@ def cancel(transaction: Transaction, task: str, now: float) -> State | None:
     """
     found = _find(transaction, [task]).get(task)
     if found is not None:
-        if found.node not in (None, transaction.node):
+        if found.node is not None and found.node != transaction.node:
             transaction.execute(_ASK, task)
+            transaction.wakes.ask(found.node, "cancel")
         elif not found.is_started:
             _cancel_in(transaction, found.table, [task], now)
         return found.state
@@ -176,6 +177,7 @@ def put_back(transaction: Transaction, task: str, now: float) -> State | None:
         if not has_key or transaction.rows(_HOLD_KEY, task):
             transaction.execute(_UNFOLD, task)
             transaction.execute(_PUT_BACK, task, now)
+            transaction.wakes.is_any_waiting = True
             transaction.log([Event(task, last_seq + 1, "queued", now)])
     return state
 
@@ -189,4 +191,5 @@ def release(transaction: Transaction, tasks: Sequence[str], now: float) -> None:
     """Let others claim tasks that this node has claimed and will not start."""
     if tasks:
         rows = transaction.rows(_RELEASE, texts(sorted(set(tasks))), transaction.node)
+        transaction.wakes.is_any_waiting = True
         cancel_asked(transaction, [task for (task,) in rows], now)

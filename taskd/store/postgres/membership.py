@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Hint, NodeInfo, NodeRow
 from taskd.store.postgres.connection import Line
+from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import texts
 from taskd.store.postgres.nodes import drain, leave, living, now_of, register, renew, rescue
 from taskd.store.postgres.reading import Reading
@@ -38,13 +39,20 @@ class PostgresNodes:
     """
 
     def __init__(
-        self, run: Run, read: Callable[..., list[Any]], reading: Reading, line: Line, info: NodeInfo
+        self,
+        run: Run,
+        read: Callable[..., list[Any]],
+        reading: Reading,
+        line: Line,
+        info: NodeInfo,
+        listening: Listening,
     ) -> None:
         self._run = run
         self._read = read
         self._reading = reading
         self._line = line
         self._info = info
+        self._listening = listening
         self.node = 0
         self.node = run(lambda transaction: register(transaction, info))
 
@@ -57,7 +65,9 @@ class PostgresNodes:
         self._info = info
 
         def renewed(transaction: Transaction) -> Beat:
+            note = self._listening.outbox.surroundings(transaction)
             beat = renew(transaction, info)
+            note()
             if not (beat.is_mine and rescues):
                 return beat
             return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))
@@ -72,10 +82,28 @@ class PostgresNodes:
             return register(transaction, self._info)
 
         self.node = self._run(rejoin)
+        self._listening.outbox.poke()  # it listens to the channel of the old one
 
     def leave(self) -> None:
         """Claim nothing any more, and let others have what has not been started. Raises `StoreError`."""
         self._run(leave)
+
+    def listen(self, hint: Callable[[Hint], object]) -> None:
+        """Begin to give hints to others, and to call `hint` with theirs, in a thread of its own."""
+        self._listening.listen(hint)
+
+    @property
+    def polls(self) -> str | None:
+        """Why no hints come; None if they do."""
+        return self._listening.fault
+
+    def watch(self, ids: Collection[str]) -> None:
+        """Have others hint at what becomes of these tasks and batches."""
+        self._listening.outbox.watch(ids)
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Have them hint at these no more."""
+        self._listening.outbox.unwatch(ids)
 
     def rows(self) -> list[NodeRow]:
         """Return the nodes that live. Raises `StoreError`."""
