@@ -97,6 +97,7 @@ SECONDS = {
     "test_php_client.py": 30,
     "test_postgres_harness.py": 25,
     "test_postgres_store.py": 15,
+    "test_postgres_wake.py": 25,
     "test_pool.py": 182,
     "test_pools.py": 8,
     "test_protocol_table.py": 62,

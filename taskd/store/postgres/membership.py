@@ -65,9 +65,8 @@ class PostgresNodes:
         self._info = info
 
         def renewed(transaction: Transaction) -> Beat:
-            note = self._listening.outbox.surroundings(transaction)
             beat = renew(transaction, info)
-            note()
+            self._listening.outbox.surroundings(transaction)
             if not (beat.is_mine and rescues):
                 return beat
             return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))

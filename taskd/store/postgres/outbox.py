@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from threading import Lock
 from time import monotonic
 
@@ -73,20 +73,15 @@ class Outbox:
                 self._pending.add(wakes, changed)
             self.poke()
 
-    def surroundings(self, transaction: Transaction) -> Callable[[], None]:
-        """Ask whether there are other nodes, and what they follow; return what notes the answer."""
+    def surroundings(self, transaction: Transaction) -> None:
+        """Note whether there are other nodes, and whether they follow anything."""
         began = monotonic()
-        cursor = transaction.execute(_SURROUNDINGS, transaction.node)
-
-        def note() -> None:
-            [[has_others, is_watched]] = cursor.fetchall()
-            if self._watched_at < began:  # else others have begun to, maybe after that
-                self._is_watched = is_watched
-            if has_others is not self.has_others:
-                self.has_others = has_others
-                self.poke()
-
-        return note
+        [[has_others, is_watched]] = transaction.rows(_SURROUNDINGS, transaction.node)
+        if self._watched_at < began:  # else others have begun to, maybe after that
+            self._is_watched = is_watched
+        if has_others is not self.has_others:
+            self.has_others = has_others
+            self.poke()
 
     def watch(self, ids: Collection[str]) -> None:
         """Follow these tasks and batches too."""
