@@ -323,6 +323,8 @@ def test_a_node_sees_what_others_do_without_looking(nodes: Nodes, gate: Gate, tm
     assert client.receive()["result"]["state"] == "succeeded"
     stuck = Gate(tmp_path / "stuck")
     task = submit(client, "stay", stuck.path)
+    watcher.ask(rpc(1, "taskd.attach", task=task))
+    assert [event_of(watcher)[0] for _ in range(2)] == ["queued", "started"]
     stuck.wait_until_entered()
     assert client.ask(rpc(3, "taskd.cancel", task=task))["result"]["was"] == "running"
 

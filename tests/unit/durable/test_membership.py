@@ -90,7 +90,7 @@ class MembershipTests(SynchronousTestCase):
         self.membership.hinted()
         self.clock.advance(LEAST_SECONDS / 2)
         self.assertEqual(self.nodes.asked(), [])
-        self.clock.advance(LEAST_SECONDS / 2)
+        self.clock.advance(LEAST_SECONDS)
         self.answer(Beat(5000.0))
 
     def test_a_hint_during_a_renewal_is_followed_by_another_one(self):

@@ -11,7 +11,7 @@ from taskd.durable.node import POLL_SECONDS, Node
 from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
-from taskd.store.base import Changes, StoreError
+from taskd.store.base import Changes, Own, StoreError, Written
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.nodes import Beat, Hint, NodeInfo
 from taskd.store.records import ENDED, New, Settle, Start, State, first_seq
@@ -561,6 +561,28 @@ class ElsewhereTests(NodeCase):
         self.end_elsewhere(task, State.CANCELLED, "cancelled")
         self.pass_time(1)
         self.assertEqual(answers, [State.RUNNING])
+
+    def test_a_cancel_of_a_task_that_another_node_has_claimed_has_its_receipt_when_that_has_ended(self):
+        answers, ends = [], []
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda state, _: ends.append(state))
+        self.store.write = lambda batch, now: Written([], Own([], [], []), [State.WAITING], [], [])
+        self.tasks.cancel(task, answers.append)
+        self.pass_time(1)
+        del self.store.write
+        self.assertEqual((answers, ends), ([], []))
+        self.start_elsewhere(task)
+        self.end_elsewhere(task)
+        self.pass_time(1)
+        self.assertEqual((answers, ends), ([State.WAITING], [State.SUCCEEDED]))
+
+    def test_a_cancel_of_a_task_that_nobody_has_claimed_has_its_receipt_at_once(self):
+        answers, ends = [], []
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda state, _: ends.append(state))
+        self.tasks.cancel(task, answers.append)
+        self.turn()
+        self.assertEqual((answers, ends), ([State.WAITING], [State.CANCELLED]))
 
     def test_batches_that_other_nodes_run(self):
         rows = Rows(["b1", "b2"], [b"[1]", b"[2]"])
