@@ -86,7 +86,7 @@ class Cancels:
     def _cancelled(self, task: str, answer: Answer, state: State | StoreError | None) -> None:
         elsewhere = self._tasks.elsewhere
         if elsewhere is not None and state in (State.RUNNING, State.WAITING) and task not in self._runs:
-            # Another node may have it, even if its start is not stored yet; the receipt is the end of the task.
+            # Another node may have it, even if its start is not stored yet: the receipt is its end.
             self._tasks.waiters.wait(task, lambda _state, _outcome: answer(state))
             elsewhere.changed([task])
             return

@@ -44,7 +44,7 @@ class Listener:
 
     def wait_for(self, hint: Hint, polls: str | None = None) -> None:
         """Return when this hint has come; others may come before."""
-        while (heard := self.hints.get(timeout=TIMEOUT)) != (hint, polls):
+        while self.hints.get(timeout=TIMEOUT) != (hint, polls):
             pass
 
     def wait_until_deaf(self) -> str:

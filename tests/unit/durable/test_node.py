@@ -355,7 +355,7 @@ class HintTests(NodeCase):
 
     def test_a_node_that_nobody_can_wake_logs_that_once_and_works(self):
         self.assertIsNone(self.node.polls)
-        self.nodes.polls = "a pooler is in between"
+        self.nodes.polls = "pooled"
         with capturedLogs() as logged:
             self.hint()
             self.hint(everything=True)
@@ -364,8 +364,7 @@ class HintTests(NodeCase):
         self.assertEqual(
             [formatEvent(event) for event in logged],
             [
-                "other nodes cannot wake this one, which looks for their tasks every 0.5 s: "
-                "a pooler is in between",
+                "other nodes cannot wake this one, which looks for their tasks every 0.5 s: pooled",
                 "other nodes wake this one again",
             ],
         )
@@ -566,7 +565,8 @@ class ElsewhereTests(NodeCase):
         answers, ends = [], []
         task = self.submit_elsewhere()
         self.tasks.waiters.wait(task, lambda state, _: ends.append(state))
-        self.store.write = lambda batch, now: Written([], Own([], [], []), [State.WAITING], [], [])
+        none = Own([], [], [])
+        self.store.write = lambda batch, now: Written([], none, [State.WAITING] * len(batch.cancels), [], [])
         self.tasks.cancel(task, answers.append)
         self.pass_time(1)
         del self.store.write
