@@ -60,7 +60,7 @@ class Beat(msgspec.Struct, frozen=True):
 
 
 class Hint(msgspec.Struct, frozen=True):
-    """What may have changed in the store by another node. It may be lost, or be about nothing.
+    """A hint at what another node may have changed in the store. It may be lost, or be about nothing.
 
     `functions` are those of which tasks may wait, None if it can be any. `tasks` are tasks and
     batches, of those that are watched, with new events. If it `renews`, a renewal may have news. With

@@ -154,7 +154,7 @@ def test_events_wake_the_nodes_that_watch_the_task(two):
     first, second = two
     first.write(submits=[new("a"), new("b")], want={"f": 2})
     watch(second, "a")
-    first.renew()  # it has been told, or sees it here
+    first.renew()  # it sees that, unless the notification has come
     first.write(starts=[Start("a", 1), Start("b", 1)])
     second.wait_for(Hint(tasks=["a"]))
     first.write(settles=[end("a"), end("b")])

@@ -1,4 +1,4 @@
-"""What waits to be told to other nodes: filled by any thread, emptied by the one that listens."""
+"""Notices that wait to be sent to other nodes: added by any thread, sent by the one that listens."""
 
 from __future__ import annotations
 

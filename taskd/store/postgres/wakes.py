@@ -1,4 +1,4 @@
-"""What a transaction has for other nodes, and the notifications that hint at it.
+"""Notices of a transaction for other nodes, and the notifications that carry them.
 
 | channel | payload |
 |---|---|
@@ -32,7 +32,7 @@ def channel_of(node: int) -> str:
 
 @dataclass(slots=True)
 class Wakes:
-    """What others could do, or have to know, since something was committed."""
+    """Notices of what others could do, or have to know, since something was committed."""
 
     waiting: dict[str, str] = field(default_factory=dict)
     """The tasks that wait, unclaimed, by their ids; with their functions."""

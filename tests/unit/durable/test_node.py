@@ -301,7 +301,7 @@ class HintTests(NodeCase):
         self.hint(tasks=["b"])
         self.assertEqual((seen, ends), (["ended"], ["b"]))
 
-    def test_what_nobody_here_follows_is_not_read(self):
+    def test_a_task_that_nobody_here_follows_is_not_read(self):
         task = self.submit()
         self.tasks.waiters.wait(task, lambda *_: None)
         self.hint(tasks=[task, self.submit_elsewhere()])

@@ -13,7 +13,7 @@ class WakesTests(SynchronousTestCase):
             together.add(each)
         return list(together.notices())
 
-    def test_what_several_transactions_have_goes_out_together(self):
+    def test_the_notices_of_several_transactions_go_out_together(self):
         first = Wakes(waiting={"a": "f", "b": "g"}, to_all={"pause"})
         second = Wakes(functions={"f", "h"}, to_all={"pause"})
         for node in (2, 3, 3):
@@ -30,7 +30,7 @@ class WakesTests(SynchronousTestCase):
             ],
         )
 
-    def test_there_is_nothing_to_send_without_any(self):
+    def test_a_transaction_without_notices_sends_nothing(self):
         self.assertFalse(Wakes(waiting={"a": "f"}).has_notices)
         self.assertEqual(self.notices(Wakes()), [])
         for wakes in (Wakes(functions={"f"}), Wakes(is_any_waiting=True), Wakes(to_all={"pause"})):
@@ -48,7 +48,7 @@ class WakesTests(SynchronousTestCase):
         self.assertTrue(all(len(payload) <= MAX_PAYLOAD for _, payload in notices))
         self.assertEqual({task for notice in notices for task in hint_of(*notice).tasks}, tasks)
 
-    def test_what_notifications_hint_at(self):
+    def test_each_notification_is_read_as_its_hint(self):
         for channel, payload, hint in (
             (WAKE, "f g", Hint(functions=["f", "g"])),
             (WAKE, "", Hint(functions=None)),
