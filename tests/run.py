@@ -103,6 +103,7 @@ SECONDS = {
     "test_postgres_sql.py": 25,
     "test_postgres_store.py": 15,
     "test_postgres_transactions.py": 30,
+    "test_postgres_wake.py": 25,
     "test_pool.py": 182,
     "test_pools.py": 8,
     "test_protocol_table.py": 62,

@@ -85,6 +85,8 @@ def _store(store: dict[str, Any]) -> Iterator[str]:
         if node := store.get("node"):
             where = f"shared, with this as node {node}"
         yield f"stored tasks: {where}; {store['claimed']} claimed"
+    if polls := store.get("polls"):
+        yield f"other nodes cannot wake this one, which looks twice a second: {printable(polls)}"
     if store["fault"] is not None:
         yield f"the store has failed, and is tried every second: {printable(store['fault'])}"
     if store.get("paused"):

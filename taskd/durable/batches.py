@@ -6,7 +6,7 @@ store's thread, so that everybody else has their turn in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -78,6 +78,8 @@ class DurableBatches:
         self._read = read
         self._now = now
         self._waiters: dict[str, list[Callable[[], object]]] = {}
+        self.began: Callable[[str], object] = bool  # which does nothing
+        """Called with a batch when somebody begins to wait for its end, and nobody else does."""
         self._pending_bytes = 0
         self._steps: dict[str, tuple[int, int]] = {}
         """How far the unended batches were when they were last looked at."""
@@ -265,7 +267,7 @@ class DurableBatches:
             waiter()
 
     @property
-    def awaited(self) -> Iterable[str]:
+    def awaited(self) -> Collection[str]:
         """The batches for whose ends somebody waits."""
         return self._waiters
 
@@ -274,6 +276,8 @@ class DurableBatches:
 
         The batch must not have ended yet.
         """
+        if batch not in self._waiters:
+            self.began(batch)
         waiters = self._waiters.setdefault(batch, [])
         waiters.append(waiter)
 

@@ -85,10 +85,10 @@ class Cancels:
 
     def _cancelled(self, task: str, answer: Answer, state: State | StoreError | None) -> None:
         elsewhere = self._tasks.elsewhere
-        if elsewhere is not None and state is State.RUNNING and task not in self._runs:
-            # Another node has been asked; its receipt is the end of the task.
+        if elsewhere is not None and state in (State.RUNNING, State.WAITING) and task not in self._runs:
+            # Another node may have it, even if its start is not stored yet: the receipt is its end.
             self._tasks.waiters.wait(task, lambda _state, _outcome: answer(state))
-            elsewhere.look_soon()
+            elsewhere.changed([task])
             return
         if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
             self._tasks.waiters.announce(task, State.CANCELLED, None)

@@ -6,7 +6,7 @@ The store hints at what has changed, and every hint may be lost: so it is asked 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -31,9 +31,19 @@ _log = Logger(namespace="taskd.store")
 POLL_SECONDS = 0.5
 """Seconds between two looks; a tenth more or less, so that nodes do not fall into step."""
 
+SETTLE_SECONDS = 0.01
+"""Seconds after which others are asked to hint at what somebody here has begun to follow: by then, this node
+has claimed most of what it was given itself."""
+
 
 class Hub(Protocol):
     """Pushes events to whoever watches: `taskd.durable.events.EventHub`."""
+
+    began: Callable[[str], object]
+    """Called with a task or batch when somebody begins to watch it, and nobody else does."""
+
+    def kind_of(self, id_: str, /) -> Kind | None:
+        """Return whether it is a task or a batch that somebody watches; None if nobody does."""
 
     def watched_of(self, kind: Kind, /) -> list[str]:
         """Return the tasks or the batches that anybody watches."""
@@ -45,8 +55,11 @@ class Hub(Protocol):
 class Batches(Protocol):
     """The batches of this node: `taskd.durable.batches.DurableBatches`."""
 
+    began: Callable[[str], object]
+    """Called with a batch when somebody begins to wait for its end, and nobody else does."""
+
     @property
-    def awaited(self) -> Iterable[str]:
+    def awaited(self) -> Collection[str]:
         """The batches for whose ends somebody waits."""
 
     def changed(self, batches: list[BatchRecord], /) -> None:
@@ -86,7 +99,11 @@ class Elsewhere:
         self._seqs: dict[str, int] = {}
         self._overs: dict[str, int] = {}
         self._alarm = Alarm(clock, self._look)
-        self._is_reading = self._is_stopped = False
+        self._is_reading = self._is_asked = self._is_stopped = False
+        self._begun: set[str] = set()  # to follow, some ms ago
+        self._noted: set[str] = set()  # for others, which hint at changes of these
+        self._changed: set[str] = set()
+        hub.began = waiters.began = batches.began = self._began
 
     def start(self) -> None:
         """Look from now on."""
@@ -107,7 +124,40 @@ class Elsewhere:
 
     def look_soon(self) -> None:
         """Look now, since something may have changed."""
+        self._is_asked = self._is_reading
         self._alarm.set(self._clock.seconds())
+
+    def changed(self, ids: Iterable[str]) -> None:
+        """Look at these tasks and batches now, as far as anybody here follows them."""
+        self._changed.update(ids)
+        if not self._is_reading:
+            self._look_at_changed()
+
+    def _began(self, id_: str) -> None:
+        if not self._begun:
+            self._clock.callLater(SETTLE_SECONDS, self._note_begun)
+        self._begun.add(id_)
+
+    def _note_begun(self) -> None:
+        begun, self._begun = self._begun, set()
+        if not self._is_stopped:
+            followed = {id_ for id_ in begun if id_ not in self._runs and self._is_followed(id_)}
+            self._note(followed - self._noted)
+
+    def _is_followed(self, id_: str) -> bool:
+        return (
+            self._waiters.are_there(id_) or id_ in self._batches.awaited or self._hub.kind_of(id_) is not None
+        )
+
+    def _note(self, ids: set[str]) -> None:
+        if ids:
+            self._noted |= ids
+            self._nodes.watch(ids)
+
+    def _forget(self, ids: set[str]) -> None:
+        if ids:
+            self._noted -= ids
+            self._nodes.unwatch(ids)
 
     def _set_alarm(self) -> None:
         seconds = POLL_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311
@@ -123,14 +173,38 @@ class Elsewhere:
         watched = {task for task in self._hub.watched_of("task") if task not in self._runs}
         batches = {*self._batches.awaited, *self._hub.watched_of("batch")}
         tasks = awaited | watched
+        self._note((tasks | batches) - self._noted - self._begun)
+        self._forget(self._noted - tasks - batches)
         self._seqs = {task: seq for task, seq in self._seqs.items() if task in tasks}
         self._overs = {batch: over for batch, over in self._overs.items() if batch in batches}
+        self._ask(tasks, awaited, batches)
+
+    def _look_at_changed(self) -> None:
+        changed, self._changed = self._changed, set()
+        if self._is_stopped:
+            return
+        kinds = {id_: self._hub.kind_of(id_) for id_ in changed if id_ not in self._runs}
+        awaited = {id_ for id_ in kinds if self._waiters.are_there(id_)}
+        waited = self._batches.awaited
+        batches = {id_ for id_, kind in kinds.items() if kind == "batch" or id_ in waited}
+        self._ask(awaited | {id_ for id_, kind in kinds.items() if kind == "task"}, awaited, batches)
+
+    def _ask(self, tasks: set[str], awaited: set[str], batches: set[str]) -> None:
         if tasks or batches:
             self._is_reading = True
-            known = dict(self._seqs)
+            known = {task: self._seqs[task] for task in tasks if task in self._seqs}
             reading = self._read(lambda: self._news(sorted(tasks), awaited, sorted(batches), known))
             reading.addCallbacks(self._have_read, self._broke)
             reading.addErrback(lambda reason: _log.failure("a bug in taskd", reason))
+            reading.addCallback(self._go_on)
+
+    def _go_on(self, _: None) -> None:
+        """Look at what was hinted at meanwhile."""
+        if self._is_asked:
+            self._is_asked = False
+            self._look()
+        elif self._changed:
+            self._look_at_changed()
 
     def _news(
         self, tasks: list[str], awaited: Collection[str], batches: list[str], known: Mapping[str, int]

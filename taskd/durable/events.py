@@ -154,6 +154,8 @@ class EventHub:
         self._watches: dict[str, dict[Watcher, _Watch]] = {}
         self._by_watcher: dict[Watcher, dict[str, _Watch]] = {}
         self._unflushed: dict[Watcher, int] = {}
+        self.began: Callable[[str], object] = bool  # which does nothing
+        """Called with a task or batch when somebody begins to watch it, and nobody else does."""
 
     @property
     def watched(self) -> int:
@@ -163,6 +165,11 @@ class EventHub:
     def watched_of(self, kind: Kind) -> list[str]:
         """Return the tasks or the batches that anybody watches."""
         return [id_ for id_, by in self._watches.items() if next(iter(by.values())).kind == kind]
+
+    def kind_of(self, id_: str) -> Kind | None:
+        """Return whether it is a task or a batch that somebody watches; None if nobody does."""
+        by = self._watches.get(id_)
+        return None if by is None else next(iter(by.values())).kind
 
     def is_watched(self, id: str) -> bool:  # noqa: A002
         """Return whether anybody watches a task or a batch."""
@@ -188,6 +195,8 @@ class EventHub:
         """
         self.detach(watcher, id)
         watch = _Watch(watcher, kind, id, after)
+        if id not in self._watches:
+            self.began(id)
         self._watches.setdefault(id, {})[watcher] = watch
         self._by_watcher.setdefault(watcher, {})[id] = watch
         watcher.watches += 1

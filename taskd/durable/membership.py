@@ -35,6 +35,9 @@ FENCE_SECONDS = 7.0
 PROMPT_SECONDS = 1.0
 """Seconds that an answer may have taken to tell the time: it is then wrong by half of that at most."""
 
+LEAST_SECONDS = 0.01
+"""Seconds between two renewals to which others have hinted: many such hints come together."""
+
 RETRY_SECONDS = 0.5
 """Seconds after which a renewal that has failed is tried again."""
 
@@ -80,7 +83,8 @@ class Membership:
         self._alarm = Alarm(clock, self._renew)
         self._fence_alarm = Alarm(clock, self._look)
         self._last = self._since = clock.seconds()
-        self._is_renewing = self._is_stopped = False
+        self._asked = self._last
+        self._is_renewing = self._is_stopped = self._is_hinted = False
         self.is_fenced = False
         """Whether the lease could not be renewed, so that nothing is claimed."""
         self.fault: str | None = None
@@ -101,11 +105,20 @@ class Membership:
         """Renew it now, since there is something to tell, or to hear."""
         self._alarm.set(self._clock.seconds())
 
+    def hinted(self) -> None:
+        """Renew it soon, since another node has hinted that there is something to hear."""
+        if self._is_renewing:  # which may have come too early for that
+            self._is_hinted = True
+        else:
+            self._alarm.set(max(self._clock.seconds(), self._asked + LEAST_SECONDS))
+
     def _renew(self) -> None:
         if self._is_stopped or self._is_renewing:
             return
         self._is_renewing = True
+        self._is_hinted = False
         asked, info = self._clock.seconds(), self._info()
+        self._asked = asked
         # After a database was down, each node has the time to show itself again.
         rescues = not self.is_fenced and asked - self._since >= DEAD_SECONDS
         renewing = self._execute(lambda: self._nodes.renew(info, LOST_WITH_DAEMON, rescues=rescues))
@@ -132,6 +145,8 @@ class Membership:
             self.renew_soon()
             return
         self._alarm.set(asked + RENEW_SECONDS)
+        if self._is_hinted:
+            self.hinted()
         if self.is_fenced:
             self.is_fenced = False
             self._since = asked

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from taskd.durable.batches import DurableBatches
 from taskd.durable.cancels import Cancels
@@ -18,9 +19,11 @@ from taskd.durable.pauses import Pauses
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.writer import Execute
 from taskd.net.timers import Alarm
-from taskd.store.nodes import Beat, NodeInfo, NodeStore
+from taskd.store.nodes import Beat, Hint, NodeInfo, NodeStore
 
 __all__ = ["Node"]
+
+_log = Logger(namespace="taskd.store")
 
 POLL_SECONDS = 0.5
 """Seconds between two looks for tasks that others have stored: what wakes a node may be lost. A tenth more
@@ -52,8 +55,8 @@ class Tasks(Protocol):
     def hold(self, *, held: bool) -> None:
         """Claim nothing, and give back what has not begun; or claim tasks again."""
 
-    def look_everywhere(self) -> None:
-        """Claim tasks of all functions, since others may have stored some."""
+    def look_everywhere(self, functions: Sequence[str] | None = None) -> None:
+        """Claim tasks of these functions, of all by default, since others may have stored some."""
 
 
 class Node:
@@ -82,6 +85,7 @@ class Node:
         self._drain = drain
         self._is_drained = self._is_stopped = self._has_started = False
         self._number = nodes.node
+        self._polls: str | None = None
         self._is_marked = False  # in the store, as one that somebody has drained
         tasks.elsewhere = self._elsewhere = elsewhere
         self.membership = Membership(clock, nodes, execute, write, self, info, follow)
@@ -114,6 +118,38 @@ class Node:
         self._elsewhere.stop()
 
     # --- the others ---
+
+    @property
+    def polls(self) -> str | None:
+        """Why others cannot wake this node, so that it sees what they do a little later; None if they can."""
+        return self._nodes.polls
+
+    def hinted(self, hint: Hint) -> None:
+        """Look at what another node has hinted at."""
+        self._log_polls()
+        if not self._has_started:
+            return
+        if hint.renews or hint.everything:
+            self.membership.hinted()
+        if hint.everything:
+            self._elsewhere.look_soon()
+        elif hint.tasks:
+            self._elsewhere.changed(hint.tasks)
+        if not self._is_stopped and (hint.everything or hint.functions is None or hint.functions):
+            self._tasks.look_everywhere(None if hint.everything else hint.functions)
+
+    def _log_polls(self) -> None:
+        if (polls := self._nodes.polls) == self._polls:
+            return
+        if polls is None:
+            _log.info("other nodes wake this one again")
+        else:
+            _log.warn(
+                "other nodes cannot wake this one, which looks for their tasks every {seconds} s: {polls}",
+                seconds=POLL_SECONDS,
+                polls=polls,
+            )
+        self._polls = polls
 
     def heard(self, beat: Beat) -> None:
         """Follow what the others want."""

@@ -81,6 +81,8 @@ class StorePart:
                 shared_clock.follow,
                 lambda drain: server.operation.take_new(new=not drain),
             )
+            node = self._node
+            nodes.listen(lambda hint: cast(IReactorThreads, reactor).callFromThread(node.hinted, hint))
             server.operation.nodes = SharedNodes(self._node, elsewhere, clock.now)
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._tasks.writer.taken_on = server.operation.stored
@@ -146,7 +148,8 @@ class _OpenedMethods(StoredMethods):
     def status(self) -> StoreStatus:
         """The state of the store, and the number of this node if it is shared."""
         status = super().status
-        return status if self._node is None else replace(status, node=self._node.number)
+        node = self._node
+        return status if node is None else replace(status, node=node.number, polls=node.polls)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on, in a store that suits them."""

@@ -6,7 +6,7 @@ queue; the others wait in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -389,9 +389,10 @@ class DurableTasks:
             self.hub.look_again()
             self.look_everywhere()
 
-    def look_everywhere(self) -> None:
-        """Claim tasks of all functions, since others may have stored some."""
-        self.window.look_everywhere(self._functions)
+    def look_everywhere(self, functions: Sequence[str] | None = None) -> None:
+        """Claim tasks of these functions, of all by default, since others may have stored some."""
+        known = self._functions
+        self.window.look_everywhere(known if functions is None else known.keys() & functions)
 
     # --- held, and put back ---
 

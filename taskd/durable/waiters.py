@@ -77,9 +77,13 @@ class Waiters:
         self._waiters: dict[str, list[Waiter]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._running: Container[str] | None = None
+        self.began: Callable[[str], object] = bool  # which does nothing
+        """Called with a task when somebody begins to wait for its end, and nobody else does."""
 
     def wait(self, task: str, waiter: Waiter) -> Callable[[], None]:
         """Call `waiter` when a task has ended; return how to wait no longer."""
+        if task not in self._waiters:
+            self.began(task)
         waiters = self._waiters.setdefault(task, [])
         waiters.append(waiter)
 

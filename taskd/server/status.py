@@ -132,7 +132,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
     """The status of the store: whether it lasts, how many tasks are claimed, and its fault if it fails.
 
     `paused` are the functions of which no stored task is started. `node` is the number of
-    this node if the store is shared.
+    this node if the store is shared; `polls` is why others cannot wake it then, None if they can.
     """
 
     lasting: bool
@@ -140,6 +140,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
     fault: str | None
     paused: list[str] = []
     node: int | None = None
+    polls: str | None = None
 
 
 class ScheduleStatus(msgspec.Struct, frozen=True):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from taskd.store.records import Record
 
-__all__ = ["Beat", "Described", "NodeInfo", "NodeRow", "NodeStore"]
+__all__ = ["Beat", "Described", "Hint", "NodeInfo", "NodeRow", "NodeStore"]
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -78,11 +78,42 @@ class Beat(msgspec.Struct, frozen=True):
     drain: bool = False
 
 
+class Hint(msgspec.Struct, frozen=True):
+    """A hint at what another node may have changed in the store. It may be lost, or be about nothing.
+
+    `functions` are those of which tasks may wait, None if it can be any. `tasks` are tasks and
+    batches, of those that are watched, with new events. If it `renews`, a renewal may have news. With
+    `everything`, anything may have changed: hints have been lost. One without any of these comes when
+    `NodeStore.polls` has changed.
+    """
+
+    functions: Sequence[str] | None = ()
+    tasks: Sequence[str] = ()
+    renews: bool = False
+    everything: bool = False
+
+
 class NodeStore(Protocol):
     """The part of a store that many nodes share. Its methods raise `StoreError`."""
 
     node: int
     """The number of this node."""
+
+    @property
+    def polls(self) -> str | None:
+        """Why no hints come, so that the node has to look for itself now and then; None if they do."""
+
+    def listen(self, hint: Callable[[Hint], object]) -> None:
+        """Begin to give hints to other nodes, and to call `hint` with theirs, in another thread."""
+
+    def watch(self, ids: Collection[str]) -> None:
+        """Have other nodes hint at new events of these tasks and batches, too, soon.
+
+        There is a hint at these when that has begun: look then, and you miss none.
+        """
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Have them hint at these no more."""
 
     def now(self) -> float:
         """Return the time by the store's clock, in seconds since 1970."""

@@ -171,6 +171,8 @@ def _add(
         if place == State.WAITING and new.function in at_once:
             at_once[new.function].append(Record(new, State.WAITING, now, due=due, last_seq=1))
             place = _LEASED
+        elif place == State.WAITING:
+            transaction.wakes.waiting[new.id] = new.function
         places.append(place)
         dues.append(due)
     transaction.execute(

@@ -232,6 +232,8 @@ class _Attempts:
         def read() -> None:
             rows = cursor.fetchall()
             self._settled([row[:4] for row in rows], settles, {})
+            if any(self._changes.settles[settles[row[0]]].state is State.WAITING for row in rows):
+                self._transaction.wakes.is_any_waiting = True
             cancel_asked(self._transaction, [row[0] for row in rows if row[4]], self._now)
 
         self._sent.append(read)

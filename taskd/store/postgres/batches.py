@@ -203,6 +203,7 @@ def close_batches(transaction: Transaction, now: float) -> list[BatchRecord]:
     """End the batches whose tasks have all ended; return all that have changed since the last call."""
     rows = sorted(transaction.rows(_CLOSE, now))
     records = [_record(row[:-1]) for row in rows]
+    transaction.wakes.changed.update(record.id for record in records)
     ended = [record for row, record in zip(rows, records, strict=True) if row[-1]]
     news = [new for record in ended if (new := follower(record)) is not None]
     accept(transaction, news, now, {}, {})

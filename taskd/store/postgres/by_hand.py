@@ -40,6 +40,7 @@ WHERE id IN (
     SELECT id FROM taskd.lease
     WHERE id = ANY($1::text[]) AND node <> $2::int AND NOT cancelled ORDER BY id FOR UPDATE
 )
+RETURNING node
 """
 
 _UNFOLD = """
@@ -134,8 +135,9 @@ def cancel(transaction: Transaction, task: str, now: float) -> State | None:
     """
     found = _find(transaction, [task]).get(task)
     if found is not None:
-        if found.node not in (None, transaction.node):
+        if found.node is not None and found.node != transaction.node:
             transaction.execute(_ASK, task)
+            transaction.wakes.ask(found.node, "cancel")
             return State.RUNNING
         if not found.is_started:
             _cancel_in(transaction, found.table, [task], now)
@@ -160,7 +162,8 @@ def cancel_asked(transaction: Transaction, tasks: Sequence[str], now: float) -> 
 def ask_nodes(transaction: Transaction, tasks: Sequence[str]) -> None:
     """Have those of these tasks cancelled that other nodes have claimed."""
     if tasks:
-        transaction.execute(_ASK_ALL, texts(tasks), transaction.node)
+        for (node,) in transaction.rows(_ASK_ALL, texts(tasks), transaction.node):
+            transaction.wakes.ask(node, "cancel")
 
 
 def cancel_unclaimed(transaction: Transaction, tasks: Collection[str], now: float) -> list[Event]:
@@ -190,6 +193,7 @@ def put_back(transaction: Transaction, task: str, now: float) -> State | None:
         if not has_key or transaction.rows(_HOLD_KEY, task):
             transaction.execute(_UNFOLD, task)
             transaction.execute(_PUT_BACK, task, now)
+            transaction.wakes.is_any_waiting = True
             transaction.log([Event(task, last_seq + 1, "queued", now)])
     return state
 
@@ -203,4 +207,5 @@ def release(transaction: Transaction, tasks: Sequence[str], now: float) -> None:
     """Let others claim tasks that this node has claimed and will not start."""
     if tasks:
         rows = transaction.rows(_RELEASE, texts(sorted(set(tasks))), transaction.node)
+        transaction.wakes.is_any_waiting = True
         cancel_asked(transaction, [task for (task,) in rows], now)

@@ -17,7 +17,7 @@ from taskd.store.base import StoreError
 from taskd.store.postgres.errors import explained, shown
 from taskd.store.postgres.transaction import Retry
 
-__all__ = ["Database", "Line"]
+__all__ = ["Database", "Line", "is_pooled"]
 
 CONNECT_SECONDS = 10
 """Seconds after which a server that does not answer is given up."""
@@ -68,7 +68,7 @@ class Database:
         )
         try:
             connection.prepared_max = PREPARED
-            connection.prepare_threshold = None if _is_pooled(connection) else 0
+            connection.prepare_threshold = None if is_pooled(connection) else 0
         except BaseException:
             connection.close()
             raise
@@ -79,7 +79,7 @@ class Database:
         return StoreError(f"{self.name} cannot be {what}: {explained(error)}")
 
 
-def _is_pooled(connection: Connection[Any]) -> bool:
+def is_pooled(connection: Connection[Any]) -> bool:
     """Return whether a pooler such as PgBouncer is in between.
 
     Then every transaction may have another connection to the server, on which a

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, Hint, NodeInfo, NodeRow
 from taskd.store.postgres.connection import Line
+from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import texts
 from taskd.store.postgres.nodes import (
     cut_off,
@@ -56,6 +57,7 @@ class PostgresNodes:
         line: Line,
         info: NodeInfo,
         pids: Callable[[], list[int]],
+        listening: Listening,
     ) -> None:
         self._run = run
         self._read = read
@@ -64,6 +66,7 @@ class PostgresNodes:
         self._info = info
         self._described: Sequence[Described] = ()
         self._pids = pids
+        self._listening = listening
         self.node = 0
         self.node = run(lambda transaction: register(transaction, info))
 
@@ -80,6 +83,7 @@ class PostgresNodes:
 
         def renewed(transaction: Transaction) -> Beat:
             beat = renew(transaction, info, self._pids())
+            self._listening.outbox.surroundings(transaction)
             if is_new:
                 describe(transaction, info.described)
             return beat
@@ -101,10 +105,28 @@ class PostgresNodes:
             return register(transaction, self._info)
 
         self.node = self._run(rejoin)
+        self._listening.outbox.poke()  # it listens to the channel of the old one
 
     def leave(self) -> None:
         """Claim nothing any more, and let others have what has not been started. Raises `StoreError`."""
         self._run(leave)
+
+    def listen(self, hint: Callable[[Hint], object]) -> None:
+        """Begin to give hints to others, and to call `hint` with theirs, in a thread of its own."""
+        self._listening.listen(hint)
+
+    @property
+    def polls(self) -> str | None:
+        """Why no hints come; None if they do."""
+        return self._listening.fault
+
+    def watch(self, ids: Collection[str]) -> None:
+        """Have others hint at what becomes of these tasks and batches."""
+        self._listening.outbox.watch(ids)
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Have them hint at these no more."""
+        self._listening.outbox.unwatch(ids)
 
     def rows(self) -> list[NodeRow]:
         """Return the nodes that live. Raises `StoreError`."""

@@ -13,6 +13,7 @@ from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, last_seq
 
 __all__ = [
+    "ALIVE",
     "DEAD_SECONDS",
     "cut_off",
     "describe",
@@ -35,7 +36,7 @@ CUT_OFF_MS = 1000
 KEPT_DAYS = 7
 """Days for which the row of a node that is gone is kept, to be seen."""
 
-_ALIVE = f"gone IS NULL AND seen > clock_timestamp() - interval '{DEAD_SECONDS} seconds'"
+ALIVE = f"gone IS NULL AND seen > clock_timestamp() - interval '{DEAD_SECONDS} seconds'"
 
 _REGISTER = """
 INSERT INTO taskd.node (name, version, functions, once, labels, workers, running, draining)
@@ -67,23 +68,23 @@ _NODES = f"""
 SELECT id, name, version, functions, once, labels, workers, running, draining,
     extract(epoch FROM started)::float8, extract(epoch FROM seen)::float8,
     (SELECT count(*) FROM taskd.lease WHERE node = n.id), drain
-FROM taskd.node AS n WHERE {_ALIVE} ORDER BY id
+FROM taskd.node AS n WHERE {ALIVE} ORDER BY id
 """
-_DRAIN = f"UPDATE taskd.node SET drain = $2::boolean WHERE id = $1::int AND {_ALIVE} RETURNING id"
+_DRAIN = f"UPDATE taskd.node SET drain = $2::boolean WHERE id = $1::int AND {ALIVE} RETURNING id"
 _LEAVE = "UPDATE taskd.node SET gone = clock_timestamp() WHERE id = $1::int AND gone IS NULL"
 
 _CUT_OFF = f"""
 SELECT pg_terminate_backend(a.pid, {CUT_OFF_MS})
 FROM taskd.node AS n CROSS JOIN unnest(n.pids) AS p(pid)
 JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid AND a.backend_start <= n.seen
-WHERE NOT ({_ALIVE}) AND a.datname = current_database() AND a.usename = current_user
+WHERE NOT ({ALIVE}) AND a.datname = current_database() AND a.usename = current_user
     AND a.application_name LIKE 'taskd %' AND a.xact_start IS NOT NULL
 """
 """A process that began later has got the number of one that has ended."""
 
 _DEAD = f"""
 SELECT id, once FROM taskd.node AS n
-WHERE NOT ({_ALIVE}) AND EXISTS (SELECT FROM taskd.lease WHERE node = n.id)
+WHERE NOT ({ALIVE}) AND EXISTS (SELECT FROM taskd.lease WHERE node = n.id)
 ORDER BY id FOR UPDATE SKIP LOCKED
 """
 _UNKNOWN = (
@@ -187,6 +188,7 @@ def living(transaction: Transaction) -> list[NodeRow]:
 
 def drain(transaction: Transaction, node: int, *, is_drained: bool) -> bool:
     """Ask a node to claim nothing any more, or to claim again; return whether it lives."""
+    transaction.wakes.ask(node, "drain")
     return bool(transaction.rows(_DRAIN, node, is_drained))
 
 
@@ -213,6 +215,7 @@ def leave(transaction: Transaction, now: float | None = None) -> None:
 def give_back(transaction: Transaction, nodes: Collection[int], now: float | None = None) -> None:
     """Let the unstarted tasks of these nodes wait for others."""
     asked = [task for (task,) in transaction.rows(_GIVE_BACK, numbers(nodes))]
+    transaction.wakes.is_any_waiting = True
     if asked:
         cancel_asked(transaction, asked, transaction.rows(_NOW)[0][0] if now is None else now)
 
@@ -247,6 +250,7 @@ def _lose(transaction: Transaction, tasks: list[tuple[str, int]], now: float) ->
     if tasks:
         ids, seqs = zip(*tasks, strict=True)
         transaction.execute(_LOSE, texts(ids), numbers(seqs), now)
+        transaction.wakes.is_any_waiting = True
         transaction.logged += [Event(task, seq, "lost", now) for task, seq in tasks]
 
 

@@ -21,6 +21,7 @@ from taskd.store.postgres.batches import PostgresBatches, close_batches, shift_b
 from taskd.store.postgres.by_hand import cancel, put_back, release
 from taskd.store.postgres.claims import claim, has_waiting
 from taskd.store.postgres.connection import Database, Line
+from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import numbers
 from taskd.store.postgres.membership import PostgresNodes
 from taskd.store.postgres.nodes import rescue
@@ -72,6 +73,7 @@ class PostgresStore:
         self._beats = Line(self._database, "node")
         self._reading = Lock()
         self._is_closed = False
+        self._listening = Listening(self._database, lambda: 0 if self.nodes is None else self.nodes.node)
         self._prepare()
         self.batches = PostgresBatches(self._run, self._read)
         self.history = PostgresHistory(self._run, self._read)
@@ -79,7 +81,9 @@ class PostgresStore:
         self._questions = Reading(self._read)
         self.nodes: PostgresNodes | None = None
         self.nodes = PostgresNodes(
-            self._run, self._read, self._questions, self._beats, info or NodeInfo(), self._pids
+            *(self._run, self._read, self._questions, self._beats, info or NodeInfo()),
+            self._pids,
+            self._listening,
         )
 
     def _pids(self) -> list[int]:
@@ -113,9 +117,11 @@ class PostgresStore:
         """Do what `work` does in one transaction; return what the function that it returns does."""
         self._check_open()
         turn, node = next(self._turns), 0 if self.nodes is None else self.nodes.node
+        last: list[Transaction] = []
 
         def run(connection: Connection[Any]) -> Callable[[], Result]:
             transaction = Transaction(connection, node, turn)
+            last[:] = [transaction]
             if self._in_doubt:
                 transaction.execute(_UNDO_TURN, node, numbers(self._in_doubt))
             return work(transaction)
@@ -129,6 +135,7 @@ class PostgresStore:
             raise
         if line is self._writer:
             self._in_doubt.clear()
+        self._listening.outbox.committed(last[0])
         return result
 
     def _check_open(self) -> None:
@@ -156,8 +163,12 @@ class PostgresStore:
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more. Raises `StoreError`."""
         statement = _PAUSE if paused else _RESUME
-        rows = self._run(lambda transaction: transaction.rows(statement, function))
-        return bool(rows) is not paused
+
+        def pause(transaction: Transaction) -> bool:
+            transaction.wakes.to_all.add("pause")
+            return bool(transaction.rows(statement, function))
+
+        return self._run(pause) is not paused
 
     # --- reading, from any thread ---
 
@@ -211,6 +222,7 @@ class PostgresStore:
                 assert self.nodes is not None
                 self.nodes.leave()
             self._is_closed = True
+            self._listening.close()
             for line in (self._writer, self._reader, self._beats):
                 line.close()
 
@@ -243,6 +255,8 @@ def _write(transaction: Transaction, batch: Changes, now: float) -> Callable[[],
                 claimed += sorted(at_once[function], key=Record.turn_of_any)
             else:
                 claimed += claims[function]()
+        for record in claimed:
+            transaction.wakes.waiting.pop(record.new.id, None)
         return Written(accepted, own, cancelled, put_backs, claimed, transaction.logged, changed, ticked)
 
     return written

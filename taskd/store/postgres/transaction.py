@@ -8,6 +8,7 @@ from typing import Any
 from psycopg import Connection, RawCursor
 
 from taskd.store.postgres.literals import Literal, datas, numbers, texts, to_text
+from taskd.store.postgres.wakes import Wakes
 from taskd.store.records import Event
 
 __all__ = ["Retry", "Transaction", "value_of"]
@@ -27,7 +28,7 @@ class Transaction:
 
     `execute` sends a statement, and does not wait for it; reading its rows does.
     `logged` are the events that the transaction adds to logs, which `written` has
-    written already.
+    written already. `wakes` is what it has for other nodes.
     """
 
     def __init__(self, connection: Connection[Any], node: int, turn: int) -> None:
@@ -35,6 +36,7 @@ class Transaction:
         self.node = node
         self.turn = turn
         self.logged: list[Event] = []
+        self.wakes = Wakes()
 
     def execute(self, query: str, *values: Any) -> RawCursor[Any]:
         """Send a statement, whose values are `$1` and so on; return the cursor for its rows."""

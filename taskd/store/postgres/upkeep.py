@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskd.store.postgres.literals import texts
+from taskd.store.postgres.literals import from_text, texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Shift
 
@@ -13,8 +13,10 @@ WITH due AS MATERIALIZED (
     SELECT id FROM taskd.later WHERE due <= $1::float8 ORDER BY due, id LIMIT $2::int FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM taskd.later AS l USING due WHERE l.id = due.id RETURNING l.*
+), waiting AS (
+    INSERT INTO taskd.ready SELECT * FROM gone
 )
-INSERT INTO taskd.ready SELECT * FROM gone
+SELECT DISTINCT function FROM gone
 """
 _NEXT = "SELECT due FROM taskd.later ORDER BY due, id LIMIT 1"
 
@@ -65,8 +67,9 @@ _SHIFT_TICK = "UPDATE taskd.schedule SET last = last + $1::float8 WHERE name = A
 
 def promote(transaction: Transaction, now: float, limit: int) -> float | None:
     """Let up to `limit` scheduled tasks that are due wait; return when the next one is due."""
-    transaction.execute(_PROMOTE, now, limit)
+    promoted = transaction.execute(_PROMOTE, now, limit)
     rows = transaction.rows(_NEXT)
+    transaction.wakes.functions.update(from_text(function) or "" for (function,) in promoted.fetchall())
     return rows[0][0] if rows else None
 
 

@@ -101,7 +101,7 @@ def record_second_time(number: int = 0) -> int:
 
 
 @task(durable=True)
-def record_alive(seconds: float = 0.0, stubborn: bool = False) -> None:  # noqa: FBT001, FBT002
+def record_alive(seconds: float = 0.0, stubborn: bool = False) -> None:
     """Note again and again, the first time, that the process lives; whether it is stubborn, it is ended by force."""
     run = _begin(0)
     ending = time.monotonic() + (seconds if current_task().attempt < 2 else 0.0)

@@ -64,6 +64,12 @@ class PrintStatusTests(SynchronousTestCase):
         self.assertIn("\nstored tasks: shared, with this as node 4; 3 claimed\n", shown)
         self.assertNotIn("labels", self.printed(labels=[]))
 
+    def test_a_node_that_others_cannot_wake_shows_why(self):
+        store = {"lasting": True, "claimed": 3, "fault": None, "paused": [], "node": 4, "polls": "a pooler"}
+        line = "\nother nodes cannot wake this one, which looks twice a second: a pooler\n"
+        self.assertIn(line, self.printed(store=store))
+        self.assertNotIn(line, self.printed(store={**store, "polls": None}))
+
     def test_schedules_are_shown_with_their_next_time(self):
         now = time.time()
         shown = self.printed(

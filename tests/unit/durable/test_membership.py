@@ -8,6 +8,7 @@ from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.membership import (
     DEAD_SECONDS,
     FENCE_SECONDS,
+    LEAST_SECONDS,
     PROMPT_SECONDS,
     RENEW_SECONDS,
     RETRY_SECONDS,
@@ -79,6 +80,26 @@ class MembershipTests(SynchronousTestCase):
             fires.errback(beat)
         else:
             fires.callback(beat)
+
+    def test_a_hint_renews_it_at_once_but_many_do_not_renew_it_all_the_time(self):
+        self.answer(Beat(5000.0))
+        self.clock.advance(1.0)
+        self.membership.hinted()
+        self.clock.advance(0.0)
+        self.answer(Beat(5000.0))
+        self.membership.hinted()
+        self.clock.advance(LEAST_SECONDS / 2)
+        self.assertEqual(self.nodes.asked(), [])
+        self.clock.advance(LEAST_SECONDS)
+        self.answer(Beat(5000.0))
+
+    def test_a_hint_during_a_renewal_is_followed_by_another_one(self):
+        self.membership.hinted()
+        self.answer(Beat(5000.0))
+        self.clock.advance(LEAST_SECONDS)
+        self.answer(Beat(5000.0))
+        self.clock.advance(LEAST_SECONDS)
+        self.assertEqual(self.nodes.asked(), [])
 
     def test_the_lease_is_renewed_all_the_time(self):
         beat = Beat(5000.0, paused=["f"])

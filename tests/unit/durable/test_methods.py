@@ -381,7 +381,7 @@ class SubmitTests(StoredCase):
         self.ask("submit", "g")
         self.assertEqual(
             self.ask("status")["store"],
-            {"lasting": False, "claimed": 1, "fault": None, "paused": [], "node": None},
+            {"lasting": False, "claimed": 1, "fault": None, "paused": [], "node": None, "polls": None},
         )
 
 

@@ -3,17 +3,17 @@
 import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred, execute, fail
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 
 from taskd.durable.cancels import FENCE_GRACE
-from taskd.durable.elsewhere import Elsewhere
+from taskd.durable.elsewhere import SETTLE_SECONDS, Elsewhere
 from taskd.durable.node import POLL_SECONDS, STALLED_SECONDS, Node
 from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
-from taskd.store.base import Changes, StoreError
+from taskd.store.base import Changes, Own, StoreError, Written
 from taskd.store.batches import NewBatch, Rows
-from taskd.store.nodes import Beat, NodeInfo
+from taskd.store.nodes import Beat, Hint, NodeInfo
 from taskd.store.records import ENDED, New, Settle, Start, State, first_seq
 from tests.unit.durable.test_tasks import DurableCase, Watcher
 
@@ -31,6 +31,18 @@ class FakeNodes:
         self.reads = 0
         self.drained = []
         self.others = []
+        self.polls = None
+        self.hint = None
+        self.watched = set()
+
+    def listen(self, hint):
+        self.hint = hint
+
+    def watch(self, ids):
+        self.watched |= set(ids)
+
+    def unwatch(self, ids):
+        self.watched -= set(ids)
 
     def renew(self, info, lost=b"null", *, rescues=True):
         if self.fault is not None:
@@ -313,6 +325,154 @@ class FollowingTests(NodeCase):
         self.assertEqual(self.nodes.reads, 0)
 
 
+class HintTests(NodeCase):
+    """Others hint at what they have done: it is looked at at once, and nothing else is."""
+
+    def hint(self, **what):
+        self.node.hinted(Hint(**what))
+        self.turn()
+
+    def test_tasks_of_a_function_are_claimed(self):
+        self.submit_elsewhere(function="f")
+        self.hint(functions=["g", "unknown"])
+        self.assertEqual(self.runner.queue, [])
+        self.hint(functions=["f"])
+        self.assertEqual(len(self.runner.queue), 1)
+
+    def test_tasks_of_any_function_are_claimed(self):
+        for hint in ({"functions": None}, {"everything": True}):
+            self.submit_elsewhere(f"{hint}", function="f")
+            self.hint(**hint)
+        self.assertEqual(len(self.runner.queue), 2)
+
+    def test_a_node_that_stops_claims_none(self):
+        self.node.stop()
+        self.submit_elsewhere(function="f")
+        self.hint(functions=["f"])
+        self.assertEqual(self.runner.queue, [])
+
+    def test_a_cancel_reaches_the_worker(self):
+        for hint in ({"renews": True}, {"everything": True}):
+            task = self.submit()
+            running = self.begin()
+            self.nodes.beat = Beat(0.0, cancelled=[task])
+            self.hint(**hint)
+            self.turn(0.01)
+            self.assertEqual(self.runner.cancelled[-1:], [running])
+
+    def test_the_end_of_a_task_at_another_node(self):
+        ends = []
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda state, outcome: ends.append((state, outcome)))
+        self.start_elsewhere(task)
+        self.hint(tasks=[task, "another"])
+        self.assertEqual(ends, [])
+        self.end_elsewhere(task)
+        self.hint(tasks=[task])
+        self.assertEqual(ends, [(State.SUCCEEDED, b'"done"')])
+
+    def test_the_events_of_a_task_at_another_node(self):
+        seen = []
+        task = self.submit_elsewhere()
+        self.tasks.hub.attach(Watcher(seen), "task", task, 0, lambda page: None)
+        self.turn()
+        self.start_elsewhere(task)
+        self.hint(tasks=[task])
+        self.end_elsewhere(task)
+        self.hint(everything=True)
+        self.assertEqual(seen, ["queued", "started", "succeeded"])
+
+    def test_the_end_of_a_batch_at_another_node(self):
+        rows = Rows(["b1"], [b"[1]"])
+        self.store.batches.add(NewBatch("b", New("", "other", batch="b"), [rows]), 1000.0)
+        self.store.batches.unpack("b", 1000.0)
+        seen, ends = [], []
+        self.tasks.batches.wait("b", lambda: ends.append("b"))
+        self.tasks.hub.attach(Watcher(seen), "batch", "b", 0, lambda page: None)
+        self.turn()
+        self.start_elsewhere("b1")
+        self.end_elsewhere("b1")
+        self.hint(tasks=["b"])
+        self.assertEqual((seen, ends), (["ended"], ["b"]))
+
+    def test_a_task_that_nobody_here_follows_is_not_read(self):
+        task = self.submit()
+        self.tasks.waiters.wait(task, lambda *_: None)
+        self.hint(tasks=[task, self.submit_elsewhere()])
+        self.assertEqual(self.nodes.reads, 0)
+
+    def test_hints_that_come_during_a_look_are_followed_after_it(self):
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda *_: None)
+        pending = []
+        self.node._elsewhere._read = lambda function: pending.append(Deferred()) or pending[-1]
+        news = self.node._elsewhere._news([], [], [], {})
+        for hint in ({"tasks": [task]}, {"everything": True}, {"tasks": [task]}):
+            self.hint(**hint)
+        self.assertEqual(len(pending), 1)
+        pending[0].callback(news)
+        self.turn()
+        self.assertEqual(len(pending), 2)
+        pending[1].callback(news)
+        self.assertEqual(len(pending), 3)
+        self.node.close()
+        self.hint(tasks=[task])
+        pending[2].callback(news)
+        self.assertEqual(len(pending), 3)
+
+    def test_others_are_asked_to_hint_at_what_is_followed_here_and_run_elsewhere(self):
+        awaited, watched, own = self.submit_elsewhere("a"), self.submit_elsewhere("w"), self.submit()
+        stop = self.tasks.waiters.wait(awaited, lambda *_: None)
+        self.tasks.waiters.wait(own, lambda *_: None)
+        watcher = Watcher([])
+        self.tasks.hub.attach(watcher, "task", watched, 0, lambda page: None)
+        stop_waiting = self.tasks.batches.wait("b", lambda: None)
+        self.assertEqual(self.nodes.watched, set())
+        self.turn(SETTLE_SECONDS)
+        self.assertEqual(self.nodes.watched, {"a", "w", "b"})
+        stop()
+        stop_waiting()
+        self.tasks.hub.detach(watcher, watched)
+        self.pass_time(1)
+        self.assertEqual(self.nodes.watched, set())
+
+    def test_nothing_is_asked_for_that_is_over_or_that_this_node_runs_by_then(self):
+        self.tasks.waiters.wait(self.submit_elsewhere("a"), lambda *_: None)()
+        self.tasks.waiters.wait(self.submit_elsewhere("f", function="f"), lambda *_: None)
+        self.hint(functions=["f"])
+        self.turn(SETTLE_SECONDS)
+        self.assertEqual(self.nodes.watched, set())
+        self.tasks.waiters.wait(self.submit_elsewhere("c"), lambda *_: None)
+        self.node.close()
+        self.turn(SETTLE_SECONDS)
+        self.assertEqual(self.nodes.watched, set())
+
+    def test_a_node_that_nobody_can_wake_logs_that_once_and_works(self):
+        self.assertIsNone(self.node.polls)
+        self.nodes.polls = "pooled"
+        with capturedLogs() as logged:
+            self.hint()
+            self.hint(everything=True)
+            self.nodes.polls = None
+            self.hint(everything=True)
+        self.assertEqual(
+            [formatEvent(event) for event in logged],
+            [
+                "other nodes cannot wake this one, which looks for their tasks every 0.5 s: pooled",
+                "other nodes wake this one again",
+            ],
+        )
+
+
+class EarlyHintTests(NodeCase):
+    def test_hints_before_the_functions_are_known_are_too_early(self):
+        self.node._has_started = False
+        self.submit_elsewhere(function="f")
+        self.node.hinted(Hint(everything=True))
+        self.turn()
+        self.assertEqual(self.runner.queue, [])
+
+
 class PaceTests(NodeCase):
     def setUp(self):
         super().setUp()
@@ -494,6 +654,29 @@ class ElsewhereTests(NodeCase):
         self.end_elsewhere(task, State.CANCELLED, "cancelled")
         self.pass_time(1)
         self.assertEqual(answers, [State.RUNNING])
+
+    def test_a_cancel_of_a_task_that_another_node_has_claimed_has_its_receipt_when_that_has_ended(self):
+        answers, ends = [], []
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda state, _: ends.append(state))
+        none = Own([], [], [])
+        self.store.write = lambda batch, now: Written([], none, [State.WAITING] * len(batch.cancels), [], [])
+        self.tasks.cancel(task, answers.append)
+        self.pass_time(1)
+        del self.store.write
+        self.assertEqual((answers, ends), ([], []))
+        self.start_elsewhere(task)
+        self.end_elsewhere(task)
+        self.pass_time(1)
+        self.assertEqual((answers, ends), ([State.WAITING], [State.SUCCEEDED]))
+
+    def test_a_cancel_of_a_task_that_nobody_has_claimed_has_its_receipt_at_once(self):
+        answers, ends = [], []
+        task = self.submit_elsewhere()
+        self.tasks.waiters.wait(task, lambda state, _: ends.append(state))
+        self.tasks.cancel(task, answers.append)
+        self.turn()
+        self.assertEqual((answers, ends), ([State.WAITING], [State.CANCELLED]))
 
     def test_batches_that_other_nodes_run(self):
         rows = Rows(["b1", "b2"], [b"[1]", b"[2]"])

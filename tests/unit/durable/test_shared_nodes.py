@@ -6,8 +6,10 @@ from taskd.durable import opening
 from taskd.durable.opening import StoreChoice
 from taskd.durable.start import StorePart
 from taskd.functions.durability import Durability
+from taskd.store.base import Changes
 from taskd.store.memory import MemoryStore
-from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Hint, NodeInfo, NodeRow
+from taskd.store.records import New, State
 from tests.unit.durable.test_node import FakeNodes
 from tests.unit.pools import ServerCase, function
 
@@ -84,6 +86,22 @@ class SharedCase(ServerCase):
 
 
 class SharedNodesTests(SharedCase):
+    def test_hints_of_others_come_from_a_thread(self):
+        calls = []
+        self.clock.callFromThread = lambda function, *arguments: calls.append((function, arguments))
+        self.store.write(Changes(submits=[New("t", "send", b"[]", due=5000.0)]), 5000.0)
+        self.store.nodes.hint(Hint(functions=["send"]))
+        self.assertIs(self.store.get("t").state, State.WAITING)
+        [(function, arguments)] = calls
+        function(*arguments)
+        self.turn()
+        self.assertIs(self.store.get("t").state, State.RUNNING)
+
+    def test_the_status_has_why_nobody_can_wake_the_node(self):
+        self.assertIsNone(self.server.status().store.polls)
+        self.store.nodes.polls = "a pooler is in between"
+        self.assertEqual(self.server.status().store.polls, "a pooler is in between")
+
     def test_a_node_shows_the_functions_that_it_can_run_and_its_labels(self):
         info = self.store.nodes.info
         self.assertEqual((list(info.functions), list(info.once)), (["send", "ping"], ["send"]))

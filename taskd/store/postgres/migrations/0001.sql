@@ -196,12 +196,22 @@ COMMENT ON COLUMN taskd.node.drain IS 'Whether somebody wants it to claim nothin
 COMMENT ON COLUMN taskd.node.pids IS 'Processes of the server for its connections, none behind a pooler: ended when it is dead, since they may hold locks';
 COMMENT ON COLUMN taskd.node.once IS 'Functions whose tasks fail if it dies while it runs them';
 
+CREATE UNLOGGED TABLE taskd.watch (
+    task text COLLATE "C" NOT NULL,
+    node integer NOT NULL,
+    PRIMARY KEY (task, node)
+);
+COMMENT ON TABLE taskd.watch IS
+    'Tasks and batches that a node follows while others may run them: whoever changes them notifies it';
+CREATE INDEX watch_node ON taskd.watch (node);
+
 -- Rows of these come and go: what matters is how many are dead, not their share.
 ALTER TABLE taskd.later SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.ready SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.lease SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.uniq SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.batch SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE taskd.watch SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.node SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100);
 
 -- What other programs call in transactions of their own. They may be long: so nothing is locked
