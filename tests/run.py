@@ -104,6 +104,7 @@ SECONDS = {
     "test_recycling.py": 57,
     "test_reload.py": 78,
     "test_secrets.py": 15,
+    "test_shared_limits.py": 40,
     "test_serve.py": 12,
     "test_short.py": 50,
     "test_store.py": 30,

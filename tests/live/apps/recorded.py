@@ -97,3 +97,19 @@ def record_second_time(number: int = 0) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     _end(run)
     return number
+
+
+@task(durable=True, concurrency=2)
+def record_two(number: int = 0, seconds: float = 0.0) -> int:
+    return record(number, seconds)
+
+
+@task(durable=True, concurrency=2, concurrency_key="account")
+def record_two_of(account: str, number: int = 0, seconds: float = 0.0) -> int:
+    return record(number, seconds)
+
+
+@task(durable=True, rate="20/s")
+def record_at_rate() -> float:
+    """Return when it began, by the machine's monotonic clock."""
+    return time.monotonic()
