@@ -47,6 +47,8 @@ CREATE TABLE taskd.lease (
     LIKE taskd.later INCLUDING COMMENTS,
     node integer NOT NULL,
     turn bigint NOT NULL,
+    place text COLLATE "C",
+    period double precision,
     started boolean NOT NULL DEFAULT false,
     since double precision,
     start_seq bigint,
@@ -54,6 +56,9 @@ CREATE TABLE taskd.lease (
     PRIMARY KEY (id)
 ) WITH (fillfactor = 70);
 COMMENT ON COLUMN taskd.lease.turn IS 'The write of the node that claimed it';
+COMMENT ON COLUMN taskd.lease.place IS
+    'If the function has limits: the value of its concurrency key under which it counts, empty without one';
+COMMENT ON COLUMN taskd.lease.period IS 'If the function has a rate: the seconds for which its start counts';
 COMMENT ON COLUMN taskd.lease.since IS 'When the attempt began, and with which number in the log; it has no row in "event"';
 COMMENT ON COLUMN taskd.lease.cancelled IS 'Whether another node has been asked to cancel it';
 
@@ -68,6 +73,7 @@ CREATE INDEX ready_owner ON taskd.ready (owner) INCLUDE (size) WHERE owner <> ''
 CREATE INDEX ready_batch ON taskd.ready (batch, id) WHERE batch IS NOT NULL;
 CREATE INDEX lease_cancelled ON taskd.lease (node, id) WHERE cancelled;
 CREATE INDEX lease_deadline ON taskd.lease (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX lease_place ON taskd.lease (function, place) WHERE place IS NOT NULL;
 CREATE INDEX lease_owner ON taskd.lease (owner) WHERE owner <> '';
 CREATE INDEX lease_batch ON taskd.lease (batch, id) WHERE batch IS NOT NULL;
 
@@ -107,6 +113,21 @@ CREATE TABLE taskd.event (
 );
 COMMENT ON TABLE taskd.event IS
     'Events but for the first of a task, the start of its last attempt, and its end: those follow from the other tables';
+
+CREATE TABLE taskd.started (
+    function text COLLATE "C" NOT NULL,
+    place text COLLATE "C" NOT NULL,
+    at double precision NOT NULL,
+    node integer NOT NULL,
+    count integer NOT NULL,
+    until double precision NOT NULL,
+    PRIMARY KEY (function, place, at, node)
+);
+COMMENT ON TABLE taskd.started IS
+    'The starts of functions that have a rate, as long as they count: those of a thousandth of its time together';
+COMMENT ON COLUMN taskd.started.at IS 'The end of that thousandth, by the clock of the database';
+COMMENT ON COLUMN taskd.started.until IS 'When they count no more';
+CREATE INDEX started_until ON taskd.started (until);
 
 CREATE TABLE taskd.uniq (
     kind "char" NOT NULL,
@@ -198,6 +219,7 @@ COMMENT ON COLUMN taskd.node.once IS 'Functions whose tasks fail if it dies whil
 ALTER TABLE taskd.later SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.ready SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.lease SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+ALTER TABLE taskd.started SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.uniq SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.batch SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE taskd.node SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100);
