@@ -77,13 +77,25 @@ _ROOM = f"least($6::bigint - l.leased, {_RATE_ROOM})"
 _UNTIL = f"CASE WHEN {_RATE_ROOM} <= 0 THEN s.until END AS until"
 
 
-def _statement(keys: str, *, by_key: bool) -> str:
+_ROWS = f"""
+        SELECT {_FIELDS} FROM taskd.ready AS r WHERE function = $1::text AND limit_key = k.key
+        ORDER BY priority, due, id LIMIT k.room {_LOCKED}"""
+_OWNED_ROWS = f"""
+        SELECT {_FIELDS} FROM taskd.ready AS r WHERE function = $1::text
+            AND {PLACE_OF.format(key="limit_key")} = k.key AND owner <> '' AND limit_key IS NOT NULL
+        ORDER BY priority, due, id LIMIT k.room {_LOCKED}"""
+
+
+def _statement(*, is_given: bool, by_key: bool) -> str:
     """Return the statement that claims tasks of some keys, and of those without one.
 
+    If keys are given, these are values of the concurrency key, whoever owns the tasks.
     It returns the tasks, each with the time of the next start that the rate permits, and at least one row.
     """
-    place = PLACE_OF.format(key="k.key") if by_key else "''::text"
-    room = f"least({_ROOM}, {'k.room' if keys == _GIVEN_KEYS else '$4::int'})"
+    keys = _GIVEN_KEYS if is_given else _EACH_KEY
+    rows = f"SELECT * FROM ({_ROWS}) AS a UNION ALL SELECT * FROM ({_OWNED_ROWS}) AS b" if is_given else _ROWS
+    place = "k.key" if is_given else PLACE_OF.format(key="k.key") if by_key else "''::text"
+    room = f"least({_ROOM}, {'k.room' if is_given else '$4::int'})"
     # Those without a key are claimed only to be given one if the function has a concurrency key now.
     unkeyed = "$9::int AS room" if by_key else f"least({_ROOM}, $9::int) AS room, {_UNTIL}"
     unkeyed_counts = "" if by_key else _COUNTS.format(place="''")
@@ -93,10 +105,7 @@ WITH RECURSIVE keys AS ({keys}), spots AS MATERIALIZED (
         {_UNTIL}
     FROM keys AS k{_COUNTS.format(place=place)} WHERE k.key IS NOT NULL
 ), keyed AS MATERIALIZED (
-    SELECT k.place, k.room, each.* FROM spots AS k CROSS JOIN LATERAL (
-        SELECT {_FIELDS} FROM taskd.ready AS r WHERE function = $1::text AND limit_key = k.key
-        ORDER BY priority, due, id LIMIT k.room {_LOCKED}
-    ) AS each LIMIT $4::int
+    SELECT k.place, k.room, each.* FROM spots AS k CROSS JOIN LATERAL ({rows}) AS each LIMIT $4::int
 ), spot AS MATERIALIZED (
     SELECT {unkeyed}
     FROM (SELECT 1) AS one{unkeyed_counts}
@@ -131,9 +140,8 @@ FROM (SELECT 1) AS one LEFT JOIN (gone AS g JOIN taskd.task AS t ON t.id = g.id)
 
 
 _STATEMENTS = {
-    (is_given, by_key): _statement(_GIVEN_KEYS if is_given else _EACH_KEY, by_key=by_key)
-    for is_given in (False, True)
-    for by_key in (False, True)
+    (is_given, by_key): _statement(is_given=is_given, by_key=by_key)
+    for is_given, by_key in ((False, False), (False, True), (True, True))
 }
 
 
@@ -162,8 +170,11 @@ def claim_limited(
         unkeyed,
     ]
     if want.keys is not None and is_given:
-        keys = {key: room for key, room in want.keys.items() if room > 0}
-        values += [texts(list(keys)), *limits, numbers(keys.values())]
+        rooms: dict[str, int] = {}
+        for key, room in want.keys.items():
+            place = key.rpartition("\x1f")[2]
+            rooms[place] = max(room, rooms.get(place, 0))
+        values += [texts(list(rooms)), *limits, numbers(rooms.values())]
     else:
         values += [want.after, *limits]
     cursor = transaction.execute(_STATEMENTS[is_given, limit.by_key], *values)

@@ -68,6 +68,9 @@ CREATE INDEX later_owner ON taskd.later (owner) INCLUDE (size) WHERE owner <> ''
 CREATE INDEX later_batch ON taskd.later (batch, id) WHERE batch IS NOT NULL;
 CREATE INDEX ready_turn ON taskd.ready (function, priority, due, id) WHERE limit_key IS NULL;
 CREATE INDEX ready_key ON taskd.ready (function, limit_key, priority, due, id) WHERE limit_key IS NOT NULL;
+CREATE INDEX ready_place
+    ON taskd.ready (function, substr(limit_key, strpos(limit_key, E'\x1f') + 1), priority, due, id)
+    WHERE owner <> '' AND limit_key IS NOT NULL;
 CREATE INDEX ready_deadline ON taskd.ready (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX ready_owner ON taskd.ready (owner) INCLUDE (size) WHERE owner <> '';
 CREATE INDEX ready_batch ON taskd.ready (batch, id) WHERE batch IS NOT NULL;
