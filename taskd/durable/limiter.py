@@ -17,7 +17,7 @@ from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import FunctionInfo
 from taskd.net.timers import Alarm, TurnEnd
 from taskd.store.base import KeyedWant, Limit, Want
-from taskd.store.records import New, Record
+from taskd.store.records import New, Record, State
 
 __all__ = ["Limiter"]
 
@@ -156,6 +156,16 @@ class Limiter:
         """Return to what the store holds a function's tasks, if several nodes share it."""
         limited = self._functions.get(function) if self.is_shared else None
         return None if limited is None else limited.limit
+
+    def place(self, record: Record) -> str | None:
+        """Return the value of the concurrency key under which all nodes count a task that none has claimed.
+
+        That is "" without a key, and None if it is not counted over several nodes, or does not wait.
+        """
+        limited = self._functions.get(record.new.function) if self.is_shared else None
+        if limited is None or record.state is not State.WAITING:
+            return None
+        return limited.key_of(record.new.args)
 
     def is_misplaced(self, new: New) -> bool:
         """Return whether the store has a task under another key than that by which its function is limited.
