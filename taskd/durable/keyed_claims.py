@@ -106,7 +106,8 @@ class KeyedClaims:
             asked = dict(want.keys)
         else:
             asked = {key: want.room(key) for key in got if key is not None}
-            self._has_unkeyed = want.with_unkeyed and got[None] >= want.room(None)
+            has_more = want.with_unkeyed and got[None] >= want.room(None)
+            self._has_unkeyed = has_more or self.is_limited  # some may have been withheld
         self._open.update(key for key, count in asked.items() if got[key] >= count)
         if self.is_limited and want.keys is None and records:  # some keys may be left that would have room
             self._after = records[-1].new.limit_key or self._after

@@ -166,14 +166,15 @@ class Window:
         `leave` follows after it.
         """
         function = record.new.function
-        if self._limiter.limit(function) is None or not self._may_claim(function):
+        limit = self._limiter.limit(function)
+        if limit is None or not self._may_claim(function):
             return
         claims, room = self._limiter.claims(function), self._room(function) + 1
-        if claims is not None:
+        if claims is not None and limit.by_key:
             pending = self._writer.wants.get(function)
             self._want(function, claims.ending(record.new.limit_key, room, pending))
-        elif room > 0:
-            self._writer.want(function, room)
+        elif room > 0:  # whoever owns the next one
+            self._writer.want(function, room if claims is None else claims.scan(room))
 
     def leave(self, record: Record, *, waits: bool) -> None:
         """Count a task no more: it has ended, or waits in the store again."""
