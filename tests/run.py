@@ -96,6 +96,7 @@ SECONDS = {
     "test_pages.py": 45,
     "test_php_client.py": 30,
     "test_postgres_harness.py": 25,
+    "test_postgres_limits.py": 10,
     "test_postgres_store.py": 15,
     "test_pool.py": 182,
     "test_pools.py": 8,

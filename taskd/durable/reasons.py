@@ -231,17 +231,8 @@ def _waiting(
         seen = [each for each, of in runs if of is None or grant.sees(of.record.new.owner)]
         names = [*seen[:MAX_NAMED], *(["tasks of others"] if len(seen) < len(runs) else [])]
         return _held(known, hold, durability, seen, names)
-    if shared is not None:
-        if (there := shared.node_of(record)) is not None:
-            return _because(known, f"node {there} has claimed it, and is about to run it")
-        held = shared.hold(durability)
-        if held is not None:
-            seen = shared.seen(grant)
-            here = [each for each in held.running if holders.run_of(each) is not None]
-            names = [each for each in here if each in seen][:MAX_NAMED]
-            names += ["tasks of others"] if any(each not in seen for each in here) else []
-            names += ["tasks of other nodes"] if len(here) < len(held.running) else []
-            return _held(known, held, durability, seen, names)
+    if shared is not None and (reason := _elsewhere(known, record, holders, durability, grant, shared)):
+        return reason
     quota = None if run is None or run.task is None else run.task.quota
     if quota is not None and quota.is_full:
         return _because(
@@ -276,6 +267,28 @@ def _lacking(known: Why, missing: tuple[str, ...], nodes: Sequence[NodeRow] | No
     return _because(known, f"{needs}; {others}", missing=missing, nodes=ready)
 
 
+def _elsewhere(
+    known: Why,
+    record: Record,
+    holders: Holders,
+    durability: Durability,
+    grant: Grant,
+    shared: SharedPlaces,
+) -> Why | None:
+    """Return what holds a task that this node has not claimed, if other nodes have something to do with it."""
+    there, hold = shared.node_of(record), shared.hold(durability)
+    if there is not None:
+        return _because(known, f"node {there} has claimed it, and is about to run it")
+    if hold is None:
+        return None
+    seen = shared.seen(grant)
+    here = [each for each in hold.running if holders.run_of(each) is not None]
+    names = [each for each in here if each in seen][:MAX_NAMED]
+    names += ["tasks of others"] if any(each not in seen for each in here) else []
+    names += ["tasks of other nodes"] if len(here) < len(hold.running) else []
+    return _held(known, hold, durability, seen, names)
+
+
 def _held(known: Why, hold: Hold, durability: Durability, seen: list[str], names: list[str]) -> Why:
     """Return the reason with the limits: `seen` are the tasks that have the places, `names` is for people."""
     name = durability.concurrency_key
@@ -284,10 +297,11 @@ def _held(known: Why, hold: Hold, durability: Durability, seen: list[str], names
     reasons = []
     if hold.running and durability.concurrency is not None:
         running = seen[:MAX_NAMED]
+        is_one = len(hold.running) == 1 and names == running
         concurrency = HeldByConcurrency(durability.concurrency, hold.key, running, hold.before)
         reasons.append(
             f"concurrency={durability.concurrency}: {', '.join(names)} of {known.function}{of_key} "
-            f"{'has its place' if names == running == hold.running and len(names) == 1 else 'have the places'}"
+            f"{'has its place' if is_one else 'have the places'}"
         )
     if hold.seconds is not None and durability.rate is not None:
         limit = durability.rate

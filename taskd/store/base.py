@@ -99,8 +99,8 @@ class Changes(msgspec.Struct):
     the times of unfinished tasks that are not fixed, and the last ticks of the
     schedules that it names. `limits` are those of wanted functions: a store that several nodes share claims
     no more than these permit, and the store of one process, which sees to them itself, need not look at them.
-    `limit_keys` are new limit keys of some of the releases. With `is_trial` something is written in any case, so
-    that a store that has failed and cannot be written yet raises `StoreError`.
+    `limit_keys` are new limit keys of some of the releases, for such a store alone. With `is_trial` something
+    is written in any case, so that a store that has failed and cannot be written yet raises `StoreError`.
     """
 
     submits: Sequence[New] = ()

@@ -73,7 +73,9 @@ _END = f"""{_GIVEN}gone AS (
             CASE WHEN t.attempt < g.attempt THEN greatest(t.last_seq + 1, g.first) + 1 END
         ) AS last_seq,
         t.attempt < g.attempt AS begun, t.place, t.period, t.node
-), {ENDED_AFTER.format(now="$14")}, noted AS ({NOTED.format(begun="(SELECT * FROM gone WHERE begun) AS begun")})
+), {ENDED_AFTER.format(now="$14")}, noted AS (
+    {NOTED.format(begun="(SELECT * FROM gone WHERE begun) AS begun")}
+)
 SELECT id, begun, start_seq, last_seq FROM gone
 """
 _END_UNCLAIMED = f"""{_GIVEN}gone AS (

@@ -212,6 +212,7 @@ class KeyTests(SharedCase):
     def test_new_limit_keys_are_not_lost_with_a_transaction(self):
         writer, write = self.tasks.writer, self.store.write
         self.submit_to(1)
+
         def fail(*_):
             raise StoreError("no server")
 
@@ -289,7 +290,6 @@ class SharedRuns(Runs):
         super().turns()
 
 
-
 class SharedRunsTests(SynchronousTestCase):
     def test_no_key_has_more_than_its_limit_and_none_stalls_whatever_happens(self):
         case = SharedRuns.TestCase
@@ -336,7 +336,5 @@ class WhyTests(ReasonCase):
     def test_a_rate_that_other_nodes_have_used(self):
         self.use(rate=Rate(3, 60.0))
         answer = self.reason_with(Places([Lease("x", 2, "")], 1, 2, 12.3456))
-        self.assertEqual(
-            answer.reason, "rate=3 in 60 s: the next start of f is possible in 12.346 s"
-        )
+        self.assertEqual(answer.reason, "rate=3 in 60 s: the next start of f is possible in 12.346 s")
         self.assertEqual(self.reason_with(Places([], 3)).rate.next_start, 0.0)
