@@ -231,25 +231,29 @@ def _waiting(
         seen = [each for each, of in runs if of is None or grant.sees(of.record.new.owner)]
         names = [*seen[:MAX_NAMED], *(["tasks of others"] if len(seen) < len(runs) else [])]
         return _held(known, hold, durability, seen, names)
+    if run is not None:
+        return _claimed(known, run, holders)
     if shared is not None and (reason := _elsewhere(known, record, holders, durability, grant, shared)):
         return reason
-    quota = None if run is None or run.task is None else run.task.quota
+    claimed = holders.window.claimed_of(function)
+    return _because(
+        known,
+        f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
+    )
+
+
+def _claimed(known: Why, run: Run, holders: Holders) -> Why:
+    quota = None if run.task is None else run.task.quota
     if quota is not None and quota.is_full:
         return _because(
             known,
             f"{quota.running} tasks of {quota.grant.owner} are running, as many as may: it waits for an end",
             owner_running=quota.running,
         )
-    position = None if run is None else holders.position(run)
+    position = holders.position(run)
     if position is not None:
         return _queued(known, position)
-    if run is not None:
-        return _because(known, "it is being given to a worker")
-    claimed = holders.window.claimed_of(function)
-    return _because(
-        known,
-        f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
-    )
+    return _because(known, "it is being given to a worker")
 
 
 def _lacking(known: Why, missing: tuple[str, ...], nodes: Sequence[NodeRow] | None) -> Why:
@@ -275,7 +279,7 @@ def _elsewhere(
     grant: Grant,
     shared: SharedPlaces,
 ) -> Why | None:
-    """Return what holds a task that this node has not claimed, if other nodes have something to do with it."""
+    """Return what holds a task that this node has not claimed, if other nodes have to do with it."""
     there, hold = shared.node_of(record), shared.hold(durability)
     if there is not None:
         return _because(known, f"node {there} has claimed it, and is about to run it")
