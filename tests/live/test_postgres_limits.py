@@ -98,7 +98,7 @@ def test_a_function_that_another_node_claims_just_now_is_to_be_asked_for_again(o
     store = open_node()
     store.write(Changes(submits=tasks(1)), NOW)
     with closing(psycopg.connect(database.dsn)) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [limited._lock_key("f")])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [limited.lock_key("f")])
         written = wait_for(store, concurrency=1)
         assert (written.claims, written.again) == ([], {"f": limited.LOCKED_SECONDS})
     assert ids(wait_for(store, concurrency=1).claims) == ["f0000"]

@@ -26,7 +26,7 @@ from taskd.store.postgres.rows import NEW_COLUMNS, record_of
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Record
 
-__all__ = ["PLACE_OF", "claim_limited"]
+__all__ = ["LOCKED_SECONDS", "claim_limited", "lock_key"]
 
 LOCKED_SECONDS = 0.005
 """Seconds after which a function that another node claims just now is worth asking for again."""
@@ -153,7 +153,7 @@ def claim_limited(
     Call this last in a transaction, for several functions in their order: others must not wait for a node
     that waits for them. What has to be asked for again later is added to `again` when the tasks are read.
     """
-    [[is_locked]] = transaction.rows(_LOCK, _lock_key(function))
+    [[is_locked]] = transaction.rows(_LOCK, lock_key(function))
     if not is_locked:
         again[function] = LOCKED_SECONDS
         return list
@@ -193,7 +193,7 @@ def claim_limited(
     return claimed
 
 
-def _lock_key(function: str) -> int:
+def lock_key(function: str) -> int:
     """Return the key of the advisory lock of a function."""
     name = b"taskd limit " + function.encode()
     return int.from_bytes(blake2b(name, digest_size=8).digest(), signed=True)

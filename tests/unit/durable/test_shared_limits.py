@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-from hypothesis import settings
 from msgspec import Raw
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +15,7 @@ from taskd.model import Grant, Options, Result
 from taskd.store.base import Changes, KeyedWant, Limit, StoreError
 from taskd.store.nodes import Lease, Places
 from taskd.store.records import New
-from tests.unit.durable.test_limiter import LimitCase, Runs, limited
+from tests.unit.durable.test_limiter import LimitCase
 from tests.unit.durable.test_reasons import ReasonCase
 from tests.unit.durable.test_tasks import LastingStore
 
@@ -272,31 +271,6 @@ class LaterWantsTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
 
 
-class SharedRuns(Runs):
-    """Random keys, ends and pauses, with a store that sees to the limits. Polls find what owners share."""
-
-    def open(self):
-        self.store = SharedStore()  # with a restart, since the store has those of the last process as others'
-        super().open()
-
-    def use(self, key):
-        self.tasks.limiter.is_shared = True
-        self.tasks.use([limited(concurrency=self.CONCURRENCY, concurrency_key=key)])
-        self.turns()
-
-    def turns(self, seconds=0.0):
-        super().turns(seconds)
-        self.tasks.look_everywhere()
-        super().turns()
-
-
-class SharedRunsTests(SynchronousTestCase):
-    def test_no_key_has_more_than_its_limit_and_none_stalls_whatever_happens(self):
-        case = SharedRuns.TestCase
-        case.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
-        case("runTest").runTest()
-
-
 class WhyTests(ReasonCase):
     limits = {"concurrency": 2}
 
@@ -335,6 +309,9 @@ class WhyTests(ReasonCase):
 
     def test_a_rate_that_other_nodes_have_used(self):
         self.use(rate=Rate(3, 60.0))
+        self.store.write(Changes([New("8", "f", b"[1]")]), 1000.0)
+        self.waiting = "8"
         answer = self.reason_with(Places([Lease("x", 2, "")], 1, 2, 12.3456))
         self.assertEqual(answer.reason, "rate=3 in 60 s: the next start of f is possible in 12.346 s")
-        self.assertEqual(self.reason_with(Places([], 3)).rate.next_start, 0.0)
+        later = self.reason_with(Places([], 3))
+        self.assertEqual(later.rate.next_start, 0.0)
