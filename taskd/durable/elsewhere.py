@@ -21,7 +21,7 @@ from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.store.base import Store, StoreError
 from taskd.store.batches import BatchRecord
-from taskd.store.nodes import NodeRow, NodeStore
+from taskd.store.nodes import NodeRow, NodeStore, Places
 from taskd.store.records import Record
 
 __all__ = ["Elsewhere"]
@@ -121,6 +121,10 @@ class Elsewhere:
     def node(self) -> int:
         """The number of this node."""
         return self._nodes.node
+
+    def places(self, function: str, key: str) -> Deferred[Places]:
+        """Return what the limits of a function count on all nodes, with this value of its key."""
+        return self._read(lambda: self._nodes.places(function, key))
 
     def look_soon(self) -> None:
         """Look now, since something may have changed."""

@@ -27,10 +27,15 @@ class KeyedClaims:
 
     A key is *open* if the store may have more of it than was claimed. It is
     asked for again once half of what was claimed is gone.
+
+    With `is_limited` the store claims no more of a key than may run on all nodes. Then nothing is
+    claimed beyond that, and it is asked again with the end of each task, since another node may have
+    had the places before.
     """
 
-    def __init__(self, each: int) -> None:
+    def __init__(self, each: int, *, is_limited: bool = False) -> None:
         self.each = each
+        self.is_limited = is_limited
         self.is_unscanned = True
         """Whether there may be keys in the store of which nothing is known."""
         self.is_unscouted = False
@@ -101,14 +106,29 @@ class KeyedClaims:
             asked = dict(want.keys)
         else:
             asked = {key: want.room(key) for key in got if key is not None}
-            self._has_unkeyed = want.with_unkeyed and got[None] >= want.room(None)
+            has_more = want.with_unkeyed and got[None] >= want.room(None)
+            self._has_unkeyed = has_more or self.is_limited  # some may have been withheld
         self._open.update(key for key, count in asked.items() if got[key] >= count)
+        if self.is_limited and want.keys is None and records:  # some keys may be left that would have room
+            self._after = records[-1].new.limit_key or self._after
         if is_cut or len(records) >= want.count:
             self.is_unscanned = True
             last = next((each.new.limit_key for each in reversed(records) if each.new.limit_key), None)
             if want.keys is None and last is not None:
                 self._after = last
                 self._open.add(last)  # it may have been cut short
+
+    def ending(self, key: str | None, room: int, pending: object) -> KeyedWant | None:
+        """Return what to want in the transaction that ends a task, None if nothing new.
+
+        Afterwards, `ended` has to be called as well.
+        """
+        if key is None:
+            return self.scan(room) if room > 0 else None
+        self._claimed[key] -= 1
+        want = self._ask(key, room, pending)
+        self._claimed[key] += 1
+        return want
 
     def ended(self, key: str | None, room: int, pending: object, *, waits: bool) -> KeyedWant | None:
         """Note that a claimed task is not claimed any more; return what to want, None if nothing new.
@@ -125,7 +145,8 @@ class KeyedClaims:
             del self._claimed[key]
         if waits:
             self._open.add(key)
-        if key in self._open and (waits or self._claimed[key] <= self.each // 2):
+        is_asked = waits or (self._claimed[key] <= self.each // 2 and not self.is_limited)
+        if key in self._open and is_asked:
             self._open.discard(key)
             return self._ask(key, room, pending)
         return None

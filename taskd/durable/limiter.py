@@ -16,8 +16,8 @@ from taskd.durable.run import Run
 from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import FunctionInfo
 from taskd.net.timers import Alarm, TurnEnd
-from taskd.store.base import KeyedWant, Want
-from taskd.store.records import Record
+from taskd.store.base import KeyedWant, Limit, Want
+from taskd.store.records import New, Record, State
 
 __all__ = ["Limiter"]
 
@@ -34,6 +34,7 @@ class _Limited:
     limits: Limits
     claims: KeyedClaims | None
     key_of: Callable[[bytes | None], str] = field(repr=False)
+    limit: Limit
 
 
 class Limiter:
@@ -61,6 +62,9 @@ class Limiter:
         self._turn_end = TurnEnd(clock)
         self._alarm = Alarm(clock, self._rang)
         self._is_closed = False
+        self.is_shared = False
+        """Whether the limits hold over several nodes, so that their store claims no more than may start.
+        Set this before `use`."""
 
     # --- the app ---
 
@@ -70,10 +74,12 @@ class Limiter:
         for each in functions:
             durable = each.durable
             if durable is not None and (durable.concurrency is not None or durable.rate is not None):
-                self._functions[each.name] = _limited(each, durable, self._window, old.get(each.name))
+                self._functions[each.name] = self._limited(each, durable, old.get(each.name))
         self._by_owner = {
             name: claims for name, claims in self._by_owner.items() if not self._has_own_claims(name)
         }
+        for name, claims in self._by_owner.items():
+            claims.is_limited = self.limit(name) is not None
         changed = {
             name
             for name in old.keys() | self._functions.keys()
@@ -89,6 +95,23 @@ class Limiter:
                     self._give(run)
         for name in changed & self._functions.keys():
             self._see_to(name)
+
+    def _limited(self, function: FunctionInfo, durable: Durability, old: _Limited | None) -> _Limited:
+        """Return the limits of a function: the old ones if nothing has changed."""
+        terms = (durable.concurrency, durable.rate, durable.concurrency_key, tuple(function.parameters))
+        if old is not None and old.terms == terms:
+            return old
+        key_of = key_reader(durable.concurrency_key, function.parameters)
+        limits = Limits(durable.concurrency, durable.rate, key_of)
+        if old is not None and old.terms[2] == durable.concurrency_key:
+            limits.keep_starts(old.limits)
+        claims = None
+        if durable.concurrency_key is not None:
+            most = self._window // 2
+            if not self.is_shared:
+                most = min(2 * (durable.concurrency or 0) + PREFETCHED, most)
+            claims = KeyedClaims(most, is_limited=self.is_shared)
+        return _Limited(terms, limits, claims, key_of, _limit_of(durable))
 
     # --- claims ---
 
@@ -118,7 +141,8 @@ class Limiter:
         """
         if self.claims(function) is not None:
             return False
-        claims = self._by_owner[function] = KeyedClaims(OWNERS_TASKS)
+        is_limited = self.limit(function) is not None
+        claims = self._by_owner[function] = KeyedClaims(OWNERS_TASKS, is_limited=is_limited)
         for run in runs:
             if run.record.new.function == function:
                 claims.count(run.record.new.limit_key)
@@ -127,6 +151,33 @@ class Limiter:
     def is_limited(self, function: str) -> bool:
         """Return whether a function has limits, so that its claimed tasks may be held."""
         return function in self._functions
+
+    def limit(self, function: str) -> Limit | None:
+        """Return to what the store holds a function's tasks, if several nodes share it."""
+        limited = self._functions.get(function) if self.is_shared else None
+        return None if limited is None else limited.limit
+
+    def place(self, record: Record) -> str | None:
+        """Return the value of the concurrency key under which all nodes count a task that none has claimed.
+
+        That is "" without a key, and None if it is not counted over several nodes, or does not wait.
+        """
+        limited = self._functions.get(record.new.function) if self.is_shared else None
+        if limited is None or record.state is not State.WAITING:
+            return None
+        return limited.key_of(record.new.args)
+
+    def is_misplaced(self, new: New) -> bool:
+        """Return whether the store has a task under another key than that by which its function is limited.
+
+        So it is if it was submitted before the function had that key.
+        """
+        limit = self.limit(new.function)
+        return (
+            limit is not None
+            and limit.by_key
+            and new.limit_key != self.key(new.function, new.args, new.owner)
+        )
 
     def held(self, function: str) -> int:
         """Return how many tasks of a function are held."""
@@ -219,19 +270,14 @@ class Limiter:
             self._alarm.set(next_time)
 
 
-def _limited(function: FunctionInfo, durable: Durability, window: int, old: _Limited | None) -> _Limited:
-    """Return the limits of a function: the old ones if nothing has changed."""
-    terms = (durable.concurrency, durable.rate, durable.concurrency_key, tuple(function.parameters))
-    if old is not None and old.terms == terms:
-        return old
-    key_of = key_reader(durable.concurrency_key, function.parameters)
-    limits = Limits(durable.concurrency, durable.rate, key_of)
-    if old is not None and old.terms[2] == durable.concurrency_key:
-        limits.keep_starts(old.limits)
-    claims = None
-    if durable.concurrency_key is not None:
-        claims = KeyedClaims(min(2 * (durable.concurrency or 0) + PREFETCHED, window // 2))
-    return _Limited(terms, limits, claims, key_of)
+def _limit_of(durable: Durability) -> Limit:
+    rate = durable.rate
+    return Limit(
+        durable.concurrency,
+        None if rate is None else rate.count,
+        0.0 if rate is None else rate.seconds,
+        durable.concurrency_key is not None,
+    )
 
 
 def _add(limited: _Limited, run: Run) -> None:

@@ -17,7 +17,7 @@ from taskd.durable.coverage import check_runs_again
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
 from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
-from taskd.durable.reasons import why
+from taskd.durable.reasons import SharedPlaces, why
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
@@ -32,7 +32,7 @@ from taskd.server.labels import check_labels
 from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import StoreError
-from taskd.store.nodes import NodeRow
+from taskd.store.nodes import NodeRow, Places
 from taskd.store.records import ENDED, Accepted, Record, State
 
 __all__ = ["StoredMethods"]
@@ -217,16 +217,25 @@ class StoredMethods:
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
 
-        def answer(record: Record, nodes: Sequence[NodeRow] | None = None) -> None:
-            reason = why(record, self._tasks, self._tasks.now(), asker.grant, nodes)
+        def answer(
+            record: Record, nodes: Sequence[NodeRow] | None = None, shared: SharedPlaces | None = None
+        ) -> None:
+            reason = why(record, self._tasks, self._tasks.now(), asker.grant, nodes, shared)
             asker.answer(result(reason))
 
         def found(record: Record) -> None:
-            elsewhere = self._tasks.elsewhere
-            if elsewhere is None or not self._tasks.missing(record.new.function):
-                answer(record)
-            else:  # others can run it
+            elsewhere, function = self._tasks.elsewhere, record.new.function
+            place = self._tasks.limiter.place(record)
+            if elsewhere is not None and self._tasks.missing(function):  # others can run it
                 answer_by(elsewhere.nodes(), partial(answer, record), asker.answer)
+            elif elsewhere is not None and place is not None and self._tasks.run_of(task) is None:
+
+                def counted(places: Places) -> None:
+                    answer(record, shared=SharedPlaces(place, places))
+
+                answer_by(elsewhere.places(function, place), counted, asker.answer)
+            else:
+                answer(record)
 
         self._find(asker, task, found)
         return None

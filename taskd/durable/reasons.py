@@ -15,10 +15,10 @@ from taskd.functions.durability import Durability
 from taskd.model import OPERATOR, Grant
 from taskd.server.labels import named, options_for
 from taskd.server.position import Position
-from taskd.store.nodes import NodeRow
+from taskd.store.nodes import NodeRow, Places
 from taskd.store.records import Record, State
 
-__all__ = ["Holders", "Why", "why"]
+__all__ = ["Holders", "SharedPlaces", "Why", "why"]
 
 MAX_NAMED = 20
 """Running tasks that are named, of those that have the places of a key."""
@@ -41,6 +41,31 @@ class HeldByRate(msgspec.Struct, frozen=True):
     key: str
     next_start: float
     before: int
+
+
+class SharedPlaces(msgspec.Struct, frozen=True):
+    """What the limits of a function count on all nodes, with one value of its concurrency key."""
+
+    key: str
+    places: Places
+
+    def node_of(self, record: Record) -> int | None:
+        """Return the node that has claimed a task, None if that has no place."""
+        return next((each.node for each in self.places.leases if each.task == record.new.id), None)
+
+    def seen(self, grant: Grant) -> list[str]:
+        """Return the tasks with places that whoever has the grant may see."""
+        return [each.task for each in self.places.leases if grant.sees(each.owner)]
+
+    def hold(self, durability: Durability) -> Hold | None:
+        """Return what holds a task that nobody has claimed, None if it has room."""
+        places, rate = self.places, durability.rate
+        running, seconds = [each.task for each in places.leases], None
+        if durability.concurrency is None or len(running) < durability.concurrency:
+            running = []
+        if rate is not None and places.started + places.unstarted >= rate.count:
+            seconds = places.seconds or 0.0
+        return Hold(self.key, 0, running, seconds) if running or seconds is not None else None
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -119,11 +144,13 @@ def why(
     now: float,
     grant: Grant = OPERATOR,
     nodes: Sequence[NodeRow] | None = None,
+    shared: SharedPlaces | None = None,
 ) -> Why:
     """Return what holds a task; `now` is in seconds since 1970.
 
     Only tasks are named that whoever has the `grant` may see. `nodes` are those that share the store; they
-    are needed if the function lacks labels here.
+    are needed if the function lacks labels here. `shared` is what its limits count there, if no task of it
+    that this node has claimed is asked about.
     """
     function, state = record.new.function, record.state
     run = holders.run_of(record.new.id)
@@ -136,7 +163,7 @@ def why(
         return _running(known, record.attempt if run is None else run.attempt, run, holders.fault)
     if state is not State.WAITING:
         return _because(known, _ENDED[state])
-    return _waiting(known, record, run, holders, grant, nodes)
+    return _waiting(known, record, run, holders, grant, nodes, shared)
 
 
 def _because(known: Why, reason: str, **facts: object) -> Why:
@@ -176,6 +203,7 @@ def _waiting(
     holders: Holders,
     grant: Grant,
     nodes: Sequence[NodeRow] | None,
+    shared: SharedPlaces | None,
 ) -> Why:
     function = record.new.function
     durability = holders.durability(function)
@@ -201,24 +229,31 @@ def _waiting(
     if hold is not None:
         runs = [(each, holders.run_of(each)) for each in hold.running]
         seen = [each for each, of in runs if of is None or grant.sees(of.record.new.owner)]
-        return _held(known, hold, durability, seen)
-    quota = None if run is None or run.task is None else run.task.quota
+        names = [*seen[:MAX_NAMED], *(["tasks of others"] if len(seen) < len(runs) else [])]
+        return _held(known, hold, durability, seen, names)
+    if run is not None:
+        return _claimed(known, run, holders)
+    if shared is not None and (reason := _elsewhere(known, record, holders, durability, grant, shared)):
+        return reason
+    claimed = holders.window.claimed_of(function)
+    return _because(
+        known,
+        f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
+    )
+
+
+def _claimed(known: Why, run: Run, holders: Holders) -> Why:
+    quota = None if run.task is None else run.task.quota
     if quota is not None and quota.is_full:
         return _because(
             known,
             f"{quota.running} tasks of {quota.grant.owner} are running, as many as may: it waits for an end",
             owner_running=quota.running,
         )
-    position = None if run is None else holders.position(run)
+    position = holders.position(run)
     if position is not None:
         return _queued(known, position)
-    if run is not None:
-        return _because(known, "it is being given to a worker")
-    claimed = holders.window.claimed_of(function)
-    return _because(
-        known,
-        f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
-    )
+    return _because(known, "it is being given to a worker")
 
 
 def _lacking(known: Why, missing: tuple[str, ...], nodes: Sequence[NodeRow] | None) -> Why:
@@ -236,18 +271,41 @@ def _lacking(known: Why, missing: tuple[str, ...], nodes: Sequence[NodeRow] | No
     return _because(known, f"{needs}; {others}", missing=missing, nodes=ready)
 
 
-def _held(known: Why, hold: Hold, durability: Durability, seen: list[str]) -> Why:
+def _elsewhere(
+    known: Why,
+    record: Record,
+    holders: Holders,
+    durability: Durability,
+    grant: Grant,
+    shared: SharedPlaces,
+) -> Why | None:
+    """Return what holds a task that this node has not claimed, if other nodes have to do with it."""
+    there, hold = shared.node_of(record), shared.hold(durability)
+    if there is not None:
+        return _because(known, f"node {there} has claimed it, and is about to run it")
+    if hold is None:
+        return None
+    seen = shared.seen(grant)
+    here = [each for each in hold.running if holders.run_of(each) is not None]
+    names = [each for each in here if each in seen][:MAX_NAMED]
+    names += ["tasks of others"] if any(each not in seen for each in here) else []
+    names += ["tasks of other nodes"] if len(here) < len(hold.running) else []
+    return _held(known, hold, durability, seen, names)
+
+
+def _held(known: Why, hold: Hold, durability: Durability, seen: list[str], names: list[str]) -> Why:
+    """Return the reason with the limits: `seen` are the tasks that have the places, `names` is for people."""
     name = durability.concurrency_key
     of_key = "" if name is None else f" with {name} = {hold.key}" if hold.key else f" without {name}"
     concurrency = rate = None
     reasons = []
     if hold.running and durability.concurrency is not None:
         running = seen[:MAX_NAMED]
-        names = [*running, *(["tasks of others"] if len(seen) < len(hold.running) else [])]
+        is_one = len(hold.running) == 1 and names == running
         concurrency = HeldByConcurrency(durability.concurrency, hold.key, running, hold.before)
         reasons.append(
             f"concurrency={durability.concurrency}: {', '.join(names)} of {known.function}{of_key} "
-            f"{'has its place' if len(names) == len(running) == 1 else 'have the places'}"
+            f"{'has its place' if is_one else 'have the places'}"
         )
     if hold.seconds is not None and durability.rate is not None:
         limit = durability.rate

@@ -57,6 +57,7 @@ class StorePart:
         self._node: Node | None = None
         if nodes is not None:
             tasks.window.pace = Pace(reactor)
+            tasks.limiter.is_shared = True
             elsewhere = Elsewhere(
                 reactor,
                 opening.store,

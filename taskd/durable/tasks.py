@@ -103,7 +103,7 @@ class DurableTasks:
         self._missing: dict[str, tuple[str, ...]] = {}  # the labels that functions lack here
         self._lane = Lane(Party("store"))
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
-        self.window = Window(self.writer, self.limiter, self._may_claim)
+        self.window = Window(clock, self.writer, self.limiter, self._may_claim)
         self.pauses = Pauses(store, execute, self.window, self.runs, self.let_go)
         self.waiters = Waiters()
         self.upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
@@ -239,7 +239,7 @@ class DurableTasks:
         return self._functions.get(function, NO_DURABILITY)
 
     def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
-        self.window.answered(records, wants)
+        records = self.window.answered(records, wants)
         for record in records:
             self.window.enter(record)
             if self.deadlines.is_expiring(record.new.id):
@@ -344,6 +344,7 @@ class DurableTasks:
             self._release(run)
             return
         run.result = settle.outcome if settle.state is State.SUCCEEDED else None
+        self.window.ending(run.record)
         is_seen = self.waiters.are_there(settle.id) or self.hub.is_watched(settle.id) or run.record.new.batch
         self.writer.settle(settle, partial(self._settled, run, settle), may_wait=not is_seen)
 

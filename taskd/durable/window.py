@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from twisted.internet.interfaces import IReactorTime
+
 from taskd.durable.keyed_claims import SPARE
+from taskd.durable.later_wants import LaterWants
 from taskd.durable.limiter import Limiter
 from taskd.durable.pace import Pace
 from taskd.durable.writer import StoreWriter
@@ -30,8 +33,12 @@ class Window:
     `may_claim` returns whether tasks of a function may be claimed now.
     """
 
-    def __init__(self, writer: StoreWriter, limiter: Limiter, may_claim: Callable[[str], bool]) -> None:
+    def __init__(
+        self, clock: IReactorTime, writer: StoreWriter, limiter: Limiter, may_claim: Callable[[str], bool]
+    ) -> None:
         self._writer = writer
+        writer.limit = limiter.limit
+        writer.again = LaterWants(clock, self._again).add
         self._limiter = limiter
         self._may_claim = may_claim
         self._claimed: dict[str, int] = {}
@@ -104,10 +111,30 @@ class Window:
         if want is not None:
             self._writer.want(function, want)
 
+    def _again(self, function: str, want: Want) -> None:
+        """Ask for what a limit has withheld, unless something else is wanted, or any key."""
+        if not isinstance(want, KeyedWant) or want.keys is None or function in self._writer.wants:
+            self.claim(function)
+        elif self._may_claim(function) and (room := self._room(function)) > 0:
+            self._writer.want(function, KeyedWant(room, want.keys))
+
     # --- claimed tasks ---
 
-    def answered(self, records: list[Record], wants: Mapping[str, Want]) -> None:
-        """Note what was claimed; `enter` follows for each."""
+    def answered(self, records: list[Record], wants: Mapping[str, Want]) -> list[Record]:
+        """Note what was claimed, and return it; `enter` follows for each.
+
+        What the store has under another key than that of its limit is let go again, to be claimed by that.
+        """
+        if misplaced := {each.new.id: each.new for each in records if self._limiter.is_misplaced(each.new)}:
+            records = [record for record in records if record.new.id not in misplaced]
+        self._count(records, wants)
+        for task, new in misplaced.items():
+            key = self._limiter.key(new.function, new.args, new.owner)
+            self._writer.move_to(key, task)
+            self.claim(new.function, key)
+        return records
+
+    def _count(self, records: list[Record], wants: Mapping[str, Want]) -> None:
         counts = Counter([record.new.function for record in records])
         sizes: Counter[str] = Counter()
         for record in records:
@@ -132,6 +159,22 @@ class Window:
         """Count a claimed task."""
         self._claimed[record.new.function] = self.claimed_of(record.new.function) + 1
         self._bytes[record.new.function] += _size(record)
+
+    def ending(self, record: Record) -> None:
+        """Claim what may start in place of a task in the transaction that ends it, if the store knows that.
+
+        `leave` follows after it.
+        """
+        function = record.new.function
+        limit = self._limiter.limit(function)
+        if limit is None or not self._may_claim(function):
+            return
+        claims, room = self._limiter.claims(function), self._room(function) + 1
+        if claims is not None and limit.by_key:
+            pending = self._writer.wants.get(function)
+            self._want(function, claims.ending(record.new.limit_key, room, pending))
+        elif room > 0:  # whoever owns the next one
+            self._writer.want(function, room if claims is None else claims.scan(room))
 
     def leave(self, record: Record, *, waits: bool) -> None:
         """Count a task no more: it has ended, or waits in the store again."""

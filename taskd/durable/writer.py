@@ -21,7 +21,7 @@ from taskd.errors import Busy
 from taskd.model import Grant
 from taskd.net.timers import TurnEnd
 from taskd.scheduler.histograms import Histogram
-from taskd.store.base import Changes, KeyedWant, StoreError, Want, Written
+from taskd.store.base import Changes, KeyedWant, Limit, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
 from taskd.store.records import (
     Accepted,
@@ -37,7 +37,7 @@ from taskd.store.records import (
     Tick,
 )
 
-__all__ = ["Execute", "StoreWriter"]
+__all__ = ["Execute", "StoreWriter", "both"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -109,7 +109,10 @@ class _Taken:
         self.cancels = writer.cancels.take()
         self.put_backs = writer.put_backs.take()
         self.releases = writer.releases.take()
+        self.limit_keys, writer.limit_keys = writer.limit_keys, {}
         self.wants, writer.wants = writer.wants, {}
+        limits = ((function, writer.limit(function)) for function in self.wants)
+        self.limits = {function: limit for function, limit in limits if limit is not None}
         self.ticks = writer.ticks.take()
         self.shift, writer.shift = writer.shift, None
         self.is_trial = writer.fault is not None
@@ -128,6 +131,8 @@ class _Taken:
             shift=self.shift,
             is_trial=self.is_trial,
             allowances=self.allowances,
+            limits=self.limits,
+            limit_keys=self.limit_keys,
         )
 
 
@@ -170,6 +175,7 @@ class StoreWriter:
         self.cancels: _Pending[str, State | StoreError | None] = _Pending()
         self.put_backs: _Pending[str, State | StoreError | None] = _Pending()
         self.releases: _Pending[str, None] = _Pending()
+        self.limit_keys: dict[str, str | None] = {}
         self.wants: dict[str, Want] = {}
         self.ticks: _Pending[Tick, Accepted | StoreError | None] = _Pending()
         self.shift: Shift | None = None
@@ -178,6 +184,10 @@ class StoreWriter:
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.taken_on: Callable[[str, int, Grant | None, str], object] = lambda *_: None
         """Called with the number of new tasks of a function, who has submitted them, and their owner."""
+        self.limit: Callable[[str], Limit | None] = lambda _: None
+        """Returns the limit that the store has to see to when it claims tasks of a function."""
+        self.again: Callable[[str, Want, float], object] = lambda *_: None
+        """Called with what was wanted of a function in vain, and the seconds after which to want it again."""
         self.shifted: Callable[[], object] = bool
         """Called when everything in the store has the times of a clock that was set."""
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
@@ -259,6 +269,11 @@ class StoreWriter:
         """Let others claim a task that was claimed and will not be started."""
         self.releases.add(task, None)
         self._soon()
+
+    def move_to(self, limit_key: str | None, task: str) -> None:
+        """Let others claim a task by this limit key, since that is not the one which it has."""
+        self.limit_keys[task] = limit_key
+        self.release(task)
 
     def want(self, function: str, want: Want) -> None:
         """Have waiting tasks of a function claimed with the next transaction."""
@@ -356,6 +371,8 @@ class StoreWriter:
             self.batches_changed(written.batches)
         if taken.wants:
             self._claimed(written.claims, taken.wants)
+        for function, seconds in written.again.items():
+            self.again(function, taken.wants[function], seconds)
         if taken.shift is not None:
             self.shifted()
         self._go_on()
@@ -375,8 +392,9 @@ class StoreWriter:
         self.events.put_back(taken.events)
         self.settles.put_back(taken.settles)
         self.releases.put_back(taken.releases)
+        self.limit_keys = {**taken.limit_keys, **self.limit_keys}
         for function, want in () if self._is_closing else taken.wants.items():
-            self.wants[function] = _both(want, self.wants.get(function))
+            self.wants[function] = both(want, self.wants.get(function))
         self.shift = taken.shift
         self._is_urgent = True
         for pending in (taken.submits, taken.cancels, taken.put_backs, taken.ticks):
@@ -421,7 +439,7 @@ def _answer(pending: _Pending[Any, Any], answers: list[Any]) -> None:
             answer(value)
 
 
-def _both(earlier: Want, later: Want | None) -> Want:
+def both(earlier: Want, later: Want | None) -> Want:
     """Return what is wanted if nothing of `earlier` was claimed."""
     if not isinstance(earlier, KeyedWant) or not isinstance(later, KeyedWant):
         return earlier if later is None else later

@@ -32,6 +32,7 @@ __all__ = [
     "Changes",
     "Filter",
     "KeyedWant",
+    "Limit",
     "Overdue",
     "Own",
     "Store",
@@ -75,6 +76,19 @@ Want = int | KeyedWant
 Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """What a function's tasks are held to on all nodes together; None means no limit.
+
+    At most `concurrency` are claimed or run, and at most `rate` start in `seconds`: with `by_key`,
+    so many of each value of the concurrency key, which their limit keys have.
+    """
+
+    concurrency: int | None = None
+    rate: int | None = None
+    seconds: float = 0.0
+    by_key: bool = False
+
+
 class Changes(msgspec.Struct):
     """The changes of one transaction, in the order of the fields.
 
@@ -83,8 +97,10 @@ class Changes(msgspec.Struct):
     `allowances` are those of new tasks, by their ids: with less room than these need, they are not accepted.
     `ticks` come after the submits. A `shift` comes before everything else: it moves
     the times of unfinished tasks that are not fixed, and the last ticks of the
-    schedules that it names. With `is_trial` something is written in any case, so
-    that a store that has failed and cannot be written yet raises `StoreError`.
+    schedules that it names. `limits` are those of wanted functions: a store that several nodes share claims
+    no more than these permit, and the store of one process, which sees to them itself, need not look at them.
+    `limit_keys` are new limit keys of some of the releases, for such a store alone. With `is_trial` something
+    is written in any case, so that a store that has failed and cannot be written yet raises `StoreError`.
     """
 
     submits: Sequence[New] = ()
@@ -99,6 +115,8 @@ class Changes(msgspec.Struct):
     shift: Shift | None = None
     is_trial: bool = False
     allowances: Mapping[str, Allowance] = {}
+    limits: Mapping[str, Limit] = {}
+    limit_keys: Mapping[str, str | None] = {}
 
 
 class Own(msgspec.Struct):
@@ -121,6 +139,8 @@ class Written(msgspec.Struct):
     to logs, those of each task in the order of their sequence numbers. `batches`
     are those whose counts have changed since the last transaction that returned them.
     `ticked` has the task of each tick, None for one that was there already, or has none.
+    `again` has the functions whose limits have left tasks unclaimed that might be claimed later,
+    with the seconds after which it is worth while to want them again, as far as that is known.
     """
 
     accepted: list[Accepted | Full]
@@ -131,6 +151,7 @@ class Written(msgspec.Struct):
     events: list[Event] = []
     batches: list[BatchRecord] = []
     ticked: list[Accepted | None] = []
+    again: dict[str, float] = {}
 
 
 class Overdue(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from taskd.store.records import Record
 
-__all__ = ["Beat", "Described", "Hint", "NodeInfo", "NodeRow", "NodeStore"]
+__all__ = ["Beat", "Described", "Hint", "Lease", "NodeInfo", "NodeRow", "NodeStore", "Places"]
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -58,6 +58,27 @@ class NodeRow(msgspec.Struct, frozen=True):
     seen: float
     claimed: int = 0
     drain: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A task that a node has claimed or runs."""
+
+    task: str
+    node: int
+    owner: str
+
+
+class Places(msgspec.Struct, frozen=True):
+    """What a limit counts of one function, or of one value of its concurrency key, on all nodes.
+
+    `leases` are the tasks that have places, and `started` are the starts that the rate counts, of which
+    the first counts no more in `seconds`, None if there are none. `unstarted` leases count as starts too.
+    """
+
+    leases: list[Lease]
+    unstarted: int = 0
+    started: int = 0
+    seconds: float | None = None
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -138,3 +159,6 @@ class NodeStore(Protocol):
 
     def ends(self, tasks: Sequence[str]) -> list[Record]:
         """Return those of these tasks that have ended."""
+
+    def places(self, function: str, key: str) -> Places:
+        """Return what the limits of a function count, with this value of its concurrency key ("" if none)."""

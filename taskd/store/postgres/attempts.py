@@ -16,17 +16,21 @@ from taskd.store.base import Changes, Own
 from taskd.store.postgres.by_hand import cancel_asked
 from taskd.store.postgres.ending import ENDED_AFTER
 from taskd.store.postgres.literals import datas, flags, numbers, texts
+from taskd.store.postgres.starts import NOTED
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import UNFINISHED, Event, Settle, Start, State, first_seq
 
 __all__ = ["write_attempts"]
 
-_START = """
-UPDATE taskd.lease AS l SET started = true, attempt = g.attempt, since = $4::float8, deadline = NULL,
-    start_seq = greatest(l.last_seq + 1, g.first), last_seq = greatest(l.last_seq + 1, g.first)
-FROM unnest($1::text[], $2::int[], $3::bigint[]) AS g(id, attempt, first)
-WHERE l.id = g.id AND l.node + 0 = $5::int AND NOT l.started AND l.attempt = g.attempt - 1
-RETURNING l.id, l.start_seq
+_START = f"""
+WITH begun AS (
+    UPDATE taskd.lease AS l SET started = true, attempt = g.attempt, since = $4::float8, deadline = NULL,
+        start_seq = greatest(l.last_seq + 1, g.first), last_seq = greatest(l.last_seq + 1, g.first)
+    FROM unnest($1::text[], $2::int[], $3::bigint[]) AS g(id, attempt, first)
+    WHERE l.id = g.id AND l.node + 0 = $5::int AND NOT l.started AND l.attempt = g.attempt - 1
+    RETURNING l.id, l.start_seq, l.function, l.place, l.period, l.node
+), noted AS ({NOTED.format(begun="begun")})
+SELECT id, start_seq FROM begun
 """
 
 _RUNNING = """
@@ -68,8 +72,10 @@ _END = f"""{_GIVEN}gone AS (
             t.last_seq + 1, g.first, g.seq,
             CASE WHEN t.attempt < g.attempt THEN greatest(t.last_seq + 1, g.first) + 1 END
         ) AS last_seq,
-        t.attempt < g.attempt AS begun
-), {ENDED_AFTER.format(now="$14")}
+        t.attempt < g.attempt AS begun, t.place, t.period, t.node
+), {ENDED_AFTER.format(now="$14")}, noted AS (
+    {NOTED.format(begun="(SELECT * FROM gone WHERE begun) AS begun")}
+)
 SELECT id, begun, start_seq, last_seq FROM gone
 """
 _END_UNCLAIMED = f"""{_GIVEN}gone AS (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from taskd.store.postgres.ending import ENDED_AFTER
-from taskd.store.postgres.literals import texts
+from taskd.store.postgres.literals import optional_texts, texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, State
 
@@ -91,6 +91,13 @@ WITH gone AS (
         last_seq, keep, keyed FROM gone
 )
 SELECT id FROM gone WHERE cancelled
+"""
+_NEW_LIMIT_KEYS = """
+WITH new AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS n(id, limit_key)), leased AS (
+    UPDATE taskd.lease AS l SET limit_key = new.limit_key FROM new
+    WHERE l.id = new.id AND l.node = $3::int AND NOT l.started RETURNING l.id, l.limit_key
+)
+UPDATE taskd.task AS t SET limit_key = leased.limit_key FROM leased WHERE t.id = leased.id
 """
 
 
@@ -203,8 +210,14 @@ def _ended(transaction: Transaction, task: str) -> tuple[State, int] | None:
     return (State(rows[0][1]), rows[0][2]) if rows else None
 
 
-def release(transaction: Transaction, tasks: Sequence[str], now: float) -> None:
-    """Let others claim tasks that this node has claimed and will not start."""
+def release(
+    transaction: Transaction, tasks: Sequence[str], now: float, limit_keys: Mapping[str, str | None]
+) -> None:
+    """Let others claim tasks that this node has claimed and will not start; some have new limit keys."""
+    if limit_keys:
+        ids = sorted(limit_keys)
+        keys = optional_texts([limit_keys[task] for task in ids])
+        transaction.execute(_NEW_LIMIT_KEYS, texts(ids), keys, transaction.node)
     if tasks:
         rows = transaction.rows(_RELEASE, texts(sorted(set(tasks))), transaction.node)
         transaction.wakes.is_any_waiting = True

@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taskd.store.nodes import Beat, Described, Hint, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, Hint, Lease, NodeInfo, NodeRow, Places
 from taskd.store.postgres.connection import Line
 from taskd.store.postgres.listening import Listening
-from taskd.store.postgres.literals import texts
+from taskd.store.postgres.literals import from_text, texts
 from taskd.store.postgres.nodes import (
     cut_off,
     describe,
@@ -34,6 +34,15 @@ _LAST_SEQS = " UNION ALL ".join(
     f"SELECT id, last_seq FROM taskd.{table} WHERE id = ANY($1::text[])"
     for table in ("later", "ready", "lease", "ended")
 )
+_LEASES = """
+SELECT id, node, owner, started FROM taskd.lease WHERE function = $1::text AND place = $2::text ORDER BY id
+"""
+_STARTS = """
+SELECT coalesce(sum(count), 0)::int,
+    (min(until) - extract(epoch FROM clock_timestamp()))::float8
+FROM taskd.started WHERE function = $1::text AND place = $2::text
+    AND until > extract(epoch FROM clock_timestamp())
+"""
 
 
 class Run(Protocol):
@@ -144,6 +153,13 @@ class PostgresNodes:
         """Return those of these tasks that have ended. Raises `StoreError`."""
         found = (self._reading.get(task) for task in tasks)
         return [record for record in found if record is not None and record.ended is not None]
+
+    def places(self, function: str, key: str) -> Places:
+        """Return what the limits of a function count. Raises `StoreError`."""
+        rows = self._read(_LEASES, function, key)
+        leases = [Lease(task, node, from_text(owner) or "") for task, node, owner, _ in rows]
+        [[started, seconds]] = self._read(_STARTS, function, key)
+        return Places(leases, sum(not is_started for *_, is_started in rows), started, seconds)
 
 
 _drain = drain

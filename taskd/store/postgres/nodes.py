@@ -9,6 +9,7 @@ from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
 from taskd.store.postgres.by_hand import cancel_asked
 from taskd.store.postgres.ending import ENDED_AFTER
 from taskd.store.postgres.literals import flags, from_text, numbers, optional_texts, texts
+from taskd.store.postgres.starts import note_unknown
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, last_seq
 
@@ -232,6 +233,7 @@ def rescue(transaction: Transaction, now: float, once: Collection[str], error: b
     if not dead:
         return 0
     transaction.execute(_BURY, numbers(sorted(dead)))
+    note_unknown(transaction, sorted(dead))
     give_back(transaction, sorted(dead), now)
     left = transaction.rows(_LEFT, numbers(sorted(dead)))
     ends: dict[str, list[tuple[str, int]]] = {"lost": [], "failed": [], "cancelled": []}

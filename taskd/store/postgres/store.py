@@ -21,6 +21,7 @@ from taskd.store.postgres.batches import PostgresBatches, close_batches, shift_b
 from taskd.store.postgres.by_hand import cancel, put_back, release
 from taskd.store.postgres.claims import claim, has_waiting
 from taskd.store.postgres.connection import Database, Line
+from taskd.store.postgres.limited import claim_limited
 from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import numbers
 from taskd.store.postgres.membership import PostgresNodes
@@ -240,13 +241,17 @@ def _write(transaction: Transaction, batch: Changes, now: float) -> Callable[[],
     own = write_attempts(transaction, batch, now)
     cancelled = [cancel(transaction, task, now) for task in batch.cancels]
     put_backs = [put_back(transaction, task, now) for task in batch.put_backs]
-    release(transaction, batch.releases, now)
+    release(transaction, batch.releases, now, batch.limit_keys)
     changed = close_batches(transaction, now)
     claims = {
         function: claim(transaction, function, want)
         for function, want in batch.want.items()
-        if function not in at_once
+        if function not in at_once and function not in batch.limits
     }
+    again: dict[str, float] = {}
+    for function in sorted(batch.want.keys() & batch.limits.keys()):
+        limit = batch.limits[function]
+        claims[function] = claim_limited(transaction, function, batch.want[function], limit, again)
 
     def written() -> Written:
         claimed: list[Record] = []
@@ -257,7 +262,8 @@ def _write(transaction: Transaction, batch: Changes, now: float) -> Callable[[],
                 claimed += claims[function]()
         for record in claimed:
             transaction.wakes.waiting.pop(record.new.id, None)
-        return Written(accepted, own, cancelled, put_backs, claimed, transaction.logged, changed, ticked)
+        logged = transaction.logged
+        return Written(accepted, own, cancelled, put_backs, claimed, logged, changed, ticked, again)
 
     return written
 
@@ -279,6 +285,6 @@ def _claimed_at_once(transaction: Transaction, batch: Changes) -> dict[str, list
     asked = {
         function: has_waiting(transaction, function)
         for function, most in batch.want.items()
-        if isinstance(most, int) and 0 < counts[function] <= most
+        if isinstance(most, int) and 0 < counts[function] <= most and function not in batch.limits
     }
     return {function: [] for function, is_waiting in asked.items() if not is_waiting()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taskd.store.postgres.literals import from_text, texts
+from taskd.store.postgres.starts import forget_starts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Shift
 
@@ -75,6 +76,7 @@ def promote(transaction: Transaction, now: float, limit: int) -> float | None:
 
 def prune(transaction: Transaction, now: float, limit: int) -> int:
     """Forget ended tasks and batches that have been kept long enough; return how many."""
+    forget_starts(transaction)
     [[tasks]] = transaction.rows(_PRUNE, now, limit)
     if tasks >= limit:
         return int(tasks)

@@ -100,6 +100,22 @@ def record_second_time(number: int = 0) -> int:
     return number
 
 
+@task(durable=True, concurrency=2)
+def record_two(number: int = 0, seconds: float = 0.0) -> int:
+    return record(number, seconds)
+
+
+@task(durable=True, concurrency=2, concurrency_key="account")
+def record_two_of(account: str, number: int = 0, seconds: float = 0.0) -> int:
+    return record(number, seconds)
+
+
+@task(durable=True, rate="20/s")
+def record_at_rate() -> float:
+    """Return when it began, by the machine's monotonic clock."""
+    return time.monotonic()
+
+
 @task(durable=True)
 def record_alive(seconds: float = 0.0, stubborn: bool = False) -> None:
     """Note again and again, the first time, that the process lives; whether it is stubborn, it is ended by force."""

@@ -21,7 +21,7 @@ class BalancerTests(SynchronousTestCase):
         self.balancer.started(server)
         return server
 
-    def fail(self, server, now):
+    def make_fail(self, server, now):
         self.balancer.started(server)
         self.balancer.failed(server, now)
 
@@ -44,7 +44,7 @@ class BalancerTests(SynchronousTestCase):
         self.assertIsNone(self.balancer.choose(0.0, [self.a, self.b, self.c]))
 
     def test_a_server_that_failed_is_left_alone_for_a_second(self):
-        self.fail(self.a, 10.0)
+        self.make_fail(self.a, 10.0)
         for _ in range(2):
             self.assertIsNot(self.start(10.0 + FIRST - 0.01), self.a)
         self.assertIs(self.start(10.0 + FIRST), self.a)
@@ -52,7 +52,7 @@ class BalancerTests(SynchronousTestCase):
     def test_the_penalty_of_a_server_grows_with_each_failure_up_to_half_a_minute(self):
         now, waits = 0.0, []
         for _ in range(8):
-            self.fail(self.a, now)
+            self.make_fail(self.a, now)
             waits.append(self.a.left_alone_until - now)
             now = self.a.left_alone_until
         self.assertEqual(waits, [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST, LONGEST, LONGEST])
@@ -66,29 +66,29 @@ class BalancerTests(SynchronousTestCase):
         self.assertEqual(self.a.in_flight, 0)
 
     def test_an_answer_ends_the_penalty_and_forgets_the_failures(self):
-        self.fail(self.a, 0.0)
-        self.fail(self.a, 1.0)
+        self.make_fail(self.a, 0.0)
+        self.make_fail(self.a, 1.0)
         self.balancer.started(self.a)
         self.balancer.answered(self.a)
         self.assertIs(self.balancer.choose(1.5), self.a)
-        self.fail(self.a, 10.0)
+        self.make_fail(self.a, 10.0)
         self.assertEqual(self.a.left_alone_until, 10.0 + FIRST)
 
     def test_if_all_failed_the_one_whose_penalty_ends_first_is_tried(self):
-        self.fail(self.a, 3.0)
-        self.fail(self.b, 1.0)
-        self.fail(self.c, 2.0)
+        self.make_fail(self.a, 3.0)
+        self.make_fail(self.b, 1.0)
+        self.make_fail(self.c, 2.0)
         self.assertIs(self.balancer.choose(3.0, ()), self.b)
         self.assertIs(self.balancer.choose(3.0, [self.b]), self.c)
 
     def test_a_server_under_a_penalty_is_better_than_none(self):
-        self.fail(self.a, 0.0)
+        self.make_fail(self.a, 0.0)
         self.assertIs(self.balancer.choose(0.5, [self.b, self.c]), self.a)
 
     def test_a_failure_of_long_ago_does_not_overflow(self):
         now = 0.0
         for _ in range(5000):
-            self.fail(self.a, now)
+            self.make_fail(self.a, now)
             now = self.a.left_alone_until
         self.assertEqual(self.a.left_alone_until - now, 0.0)
 

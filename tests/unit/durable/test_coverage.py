@@ -39,7 +39,7 @@ class CoverageCase(OwnerCase):
         self.pool.ready()
         self.turns()
 
-    def fail(self, grant=ANN, function="g", args=()):
+    def make_fail(self, grant=ANN, function="g", args=()):
         """Submit a task that fails; return its id."""
         answer = self.by(grant, "submit", function=function, args=args)
         [number] = [number for number, worker in self.pool.workers.items() if worker.attempts]
@@ -67,7 +67,7 @@ class CoverageCase(OwnerCase):
 
 class RetryTests(CoverageCase):
     def test_a_task_of_a_function_that_is_not_covered_is_not_put_back(self):
-        task = self.fail(function="other")
+        task = self.make_fail(function="other")
         for grant in ONLY_G, NARROW_OPERATOR, {**ANN, "functions": []}:
             answer = self.by(grant, "retry", task)
             self.assert_refused(answer, "function")
@@ -78,25 +78,25 @@ class RetryTests(CoverageCase):
 
     def test_a_task_that_is_covered_is_put_back(self):
         for grant in ONLY_G, NARROW_OPERATOR, OPERATOR:
-            self.assertEqual(self.by(grant, "retry", self.fail()), {"was": "failed"})
+            self.assertEqual(self.by(grant, "retry", self.make_fail()), {"was": "failed"})
             self.end()
 
     def test_whose_task_it_is_comes_before_what_is_covered(self):
-        task = self.fail(function="other")
+        task = self.make_fail(function="other")
         self.assert_refused(self.by({"owner": "bob", "functions": ["g"]}, "retry", task), "owner")
 
     def test_a_token_that_fixes_arguments_puts_back_only_what_has_them(self):
         for args in {"tenant": 8}, {"tenant": "7"}, {"tenant": 7.0}, {"tenant": True}, {"tenant": None}, [7]:
-            task = self.fail(function="tenants", args=args)
+            task = self.make_fail(function="tenants", args=args)
             for grant in SEVEN, {**OPERATOR, "args": {"tenant": 7}}:
                 self.assert_fixed(self.by(grant, "retry", task))
         self.assertFalse(self.runs())
-        task = self.fail(SEVEN, "tenants", {"n": 1})
+        task = self.make_fail(SEVEN, "tenants", {"n": 1})
         self.assertEqual(self.by(SEVEN, "retry", task), {"was": "failed"})
         self.assertEqual(self.end(), {"n": 1, "tenant": 7})
 
     def test_a_function_that_does_not_take_what_is_fixed_is_put_back_with_any_arguments(self):
-        task = self.fail(function="g", args=[])
+        task = self.make_fail(function="g", args=[])
         self.assertEqual(self.by(SEVEN, "retry", task), {"was": "failed"})
 
     def test_a_task_that_others_have_submitted_for_the_owner_is_held_to_the_same(self):
@@ -106,7 +106,7 @@ class RetryTests(CoverageCase):
         self.assert_fixed(self.by(SEVEN, "retry", answer["task"]))
 
     def test_a_function_that_is_gone_may_come_back_and_take_what_is_fixed(self):
-        task = self.fail(function="g", args=[])
+        task = self.make_fail(function="g", args=[])
         self.pool.load(function("other"))
         self.turns()
         self.assert_fixed(self.by(SEVEN, "retry", task))

@@ -207,7 +207,7 @@ class HeldTests(LimitCase):
         self.finish()
         self.assertEqual(self.queued(), ["1", "2"])
         self.use()
-        self.assertEqual(self.queued(), ["1", "2", "1"])
+        self.assertEqual(self.queued(), ["1", "2", "1", "1"])
 
     def test_the_held_tasks_of_a_function_that_is_gone_wait_until_it_is_there_again(self):
         self.submit_to(1)

@@ -130,7 +130,7 @@ class DurableCase(SynchronousTestCase):
         self.turn()
         return task
 
-    def fail(self, traceback="Traceback", **verdict):
+    def make_fail(self, traceback="Traceback", **verdict):
         """Begin the first waiting task, and have its function raise."""
         task = self.begin()
         task.call.raised(Raised(traceback, **verdict))
@@ -414,32 +414,32 @@ class RetryTests(DurableCase):
 
     def test_a_function_may_say_when_it_is_tried_again(self):
         task = self.submit()
-        self.fail(after=30.0)
+        self.make_fail(after=30.0)
         self.assertEqual(self.store.get(task).due, 1030.0)
         self.assertEqual(self.data(task, "retrying")["due"], 1030.0)
         self.turn(29.9)
         self.assertIs(self.state(task), State.SCHEDULED)
         self.turn(0.2)
         self.assertIs(self.state(task), State.WAITING)
-        self.fail(after=1e300)
+        self.make_fail(after=1e300)
         self.assertLess(self.store.get(task).due, 1030.0 + 400 * 86400)
 
     def test_a_task_that_is_due_again_before_its_failure_is_stored_is_not_forgotten(self):
         task = self.submit()
-        self.fail(after=0.0)
+        self.make_fail(after=0.0)
         self.turn()
         self.assertIs(self.state(task), State.WAITING)
 
     def test_a_failure_that_is_no_reason_to_try_again_ends_the_task(self):
         task = self.submit()
-        self.fail(may_retry=False)
+        self.make_fail(may_retry=False)
         self.assertIs(self.state(task), State.FAILED)
         self.assertEqual(self.store.get(task).errors, 1)
 
     def test_the_log_has_the_traceback_of_every_attempt_and_the_outcome_has_none(self):
         task = self.submit()
         for number in range(3):
-            self.fail(f"Traceback {number}", after=0.0)
+            self.make_fail(f"Traceback {number}", after=0.0)
             self.turn()
         logged = [json.loads(each.data) for each in self.store.events(task, 0, 100) if b"error" in each.data]
         self.assertEqual(
@@ -452,7 +452,7 @@ class RetryTests(DurableCase):
         for wanted in False, True:
             self.tasks.log.shows_tracebacks = wanted
             task = self.submit()
-            self.fail("the trace", may_retry=False)
+            self.make_fail("the trace", may_retry=False)
             page = self.successResultOf(self.tasks.log.read("task", task, 0, 100))
             shown = json.loads(page.events[-1].data)
             self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
@@ -487,7 +487,7 @@ class CurrentTaskTests(DurableCase):
 
     def test_a_failure_is_no_interruption_and_a_stop_or_being_put_back_is_one(self):
         task = self.submit()
-        self.fail(may_retry=True)
+        self.make_fail(may_retry=True)
         self.turn(4.0)
         running = self.begin()
         self.assertFalse(running.call.was_interrupted)

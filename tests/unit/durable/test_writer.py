@@ -40,7 +40,7 @@ class WriterCase(SynchronousTestCase):
         self.running = []
         deferred.callback(function())
 
-    def fail(self, error):
+    def make_fail(self, error):
         self.clock.advance(0)
         [(_, deferred)] = self.running
         self.running = []
@@ -104,13 +104,13 @@ class WriterTests(WriterCase):
         self.submit("2")
         settled = []
         self.writer.settle(Settle("1", 1, State.SUCCEEDED, "succeeded", outcome=b"1"), settled.append)
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.assertEqual(str(self.answers[1]), "the disk is full")
         self.assertEqual((settled, self.writer.fault), ([], "the disk is full"))
         error = self.assertRaises(Busy, self.submit, "3")
         self.assertIn("the disk is full", error.message)
         self.clock.advance(RETRY_SECONDS)
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.clock.advance(RETRY_SECONDS)
         self.commit()
         self.assertEqual((settled, self.writer.fault), ([True], None))
@@ -122,10 +122,10 @@ class WriterTests(WriterCase):
     def test_a_store_that_has_failed_is_tried_again_though_nothing_waits_to_be_written(self):
         answers = []
         self.writer.cancel("1", answers.append)
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.assertEqual(str(answers[0]), "the disk is full")
         self.clock.advance(RETRY_SECONDS)
-        self.fail(StoreError("the disk is still full"))
+        self.make_fail(StoreError("the disk is still full"))
         self.assertEqual(self.writer.fault, "the disk is still full")
         self.assertRaises(Busy, self.submit, "1")
         self.clock.advance(RETRY_SECONDS)
@@ -140,19 +140,19 @@ class WriterTests(WriterCase):
     def test_a_store_that_has_failed_does_not_hold_up_the_end_if_nothing_waits_for_it(self):
         self.writer.cancel("1", bool)
         self.writer.want("f", 5)
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.clock.advance(RETRY_SECONDS)
         self.clock.advance(0)
         self.writer.want("g", 5)
         flushed = self.writer.flushed()
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.clock.advance(RETRY_SECONDS)
         self.successResultOf(flushed)
         self.assertEqual(self.running, [])
 
     def test_a_bug_of_a_store_is_logged_and_treated_like_a_failure(self):
         self.submit("1")
-        self.fail(RuntimeError("a bug"))
+        self.make_fail(RuntimeError("a bug"))
         self.assertIsInstance(self.answers[0], StoreError)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
@@ -230,7 +230,7 @@ class WriterTests(WriterCase):
         self.commit()
         self.writer.settle(Settle("none", 1, State.SCHEDULED, "retrying", due=5000.0), self.answers.append)
         self.writer.move(60.0, [])
-        self.fail(StoreError("the disk is full"))
+        self.make_fail(StoreError("the disk is full"))
         self.clock.advance(RETRY_SECONDS)
         self.commit()
         self.assertEqual(self.store.get("1").due, 5060.0)

@@ -20,7 +20,7 @@ ARGS = json.dumps([VALUE]).encode()
 
 
 class FailureTests(InvokerCase):
-    def fail(self, function, args=ARGS):
+    def make_fail(self, function, args=ARGS):
         failed = self.call(function, args)
         self.assertNotIn("hunter2", repr(failed))
         return failed
@@ -35,7 +35,7 @@ class FailureTests(InvokerCase):
 
         for details in "type", "message", "traceback":
             self.config = self.with_details(details)
-            failed = self.fail(f)
+            failed = self.make_fail(f)
             self.assertIsInstance(failed, Failed)
             self.assertIn(f"ValueError: no '{MASK}'", failed.traceback)
             self.assertIn(f"it was {MASK}", failed.traceback)
@@ -45,7 +45,7 @@ class FailureTests(InvokerCase):
         def f(password: Password):
             raise ValueError("x" * (MAX_TEXT - 5) + password + "y" * (MAX_TEXT - 7))
 
-        self.fail(f)
+        self.make_fail(f)
 
     def test_an_exception_that_cannot_be_formatted_is_reported_without_it(self):
         class Odd(Exception):
@@ -55,7 +55,7 @@ class FailureTests(InvokerCase):
         def f(password: Password):
             raise Odd(password)
 
-        self.assertIn(MASK, self.fail(f).message)
+        self.assertIn(MASK, self.make_fail(f).message)
 
     def test_a_function_that_is_stopped_leaves_no_secret_in_the_traceback(self):
         def f(password: Password):
@@ -64,7 +64,7 @@ class FailureTests(InvokerCase):
             finally:
                 raise ValueError(password)
 
-        stopped = self.fail(f)
+        stopped = self.make_fail(f)
         self.assertIsInstance(stopped, Stopped)
         self.assertIn(f"ValueError: {MASK}", stopped.traceback)
 
@@ -72,12 +72,12 @@ class FailureTests(InvokerCase):
         def f(password: Password):
             return {password: object()}
 
-        self.assertIn(MASK, self.fail(f).message)
+        self.assertIn(MASK, self.make_fail(f).message)
 
         def g(password: Password):
             yield {password: object()}
 
-        self.assertIn(MASK, self.fail(g).message)
+        self.assertIn(MASK, self.make_fail(g).message)
 
     def test_arguments_that_do_not_fit_are_described_without_it(self):
         @dataclass
@@ -92,12 +92,12 @@ class FailureTests(InvokerCase):
 
         for details in "type", "message", "traceback":
             self.config = self.with_details(details)
-            self.fail(f, json.dumps([{"password": VALUE}]).encode())
+            self.make_fail(f, json.dumps([{"password": VALUE}]).encode())
 
         def g(password: Password, colour: str):
             pass
 
-        self.fail(g, json.dumps({"password": VALUE, VALUE: 1}).encode())
+        self.make_fail(g, json.dumps({"password": VALUE, VALUE: 1}).encode())
 
     def test_the_memory_of_the_process_is_reported_with_a_failure(self):
         def f():

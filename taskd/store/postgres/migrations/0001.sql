@@ -47,6 +47,8 @@ CREATE TABLE taskd.lease (
     LIKE taskd.later INCLUDING COMMENTS,
     node integer NOT NULL,
     turn bigint NOT NULL,
+    place text COLLATE "C",
+    period double precision,
     started boolean NOT NULL DEFAULT false,
     since double precision,
     start_seq bigint,
@@ -54,6 +56,9 @@ CREATE TABLE taskd.lease (
     PRIMARY KEY (id)
 ) WITH (fillfactor = 70);
 COMMENT ON COLUMN taskd.lease.turn IS 'The write of the node that claimed it';
+COMMENT ON COLUMN taskd.lease.place IS
+    'If the function has limits: the value of its concurrency key under which it counts, empty without one';
+COMMENT ON COLUMN taskd.lease.period IS 'If the function has a rate: the seconds for which its start counts';
 COMMENT ON COLUMN taskd.lease.since IS 'When the attempt began, and with which number in the log; it has no row in "event"';
 COMMENT ON COLUMN taskd.lease.cancelled IS 'Whether another node has been asked to cancel it';
 
@@ -63,11 +68,15 @@ CREATE INDEX later_owner ON taskd.later (owner) INCLUDE (size) WHERE owner <> ''
 CREATE INDEX later_batch ON taskd.later (batch, id) WHERE batch IS NOT NULL;
 CREATE INDEX ready_turn ON taskd.ready (function, priority, due, id) WHERE limit_key IS NULL;
 CREATE INDEX ready_key ON taskd.ready (function, limit_key, priority, due, id) WHERE limit_key IS NOT NULL;
+CREATE INDEX ready_place
+    ON taskd.ready (function, substr(limit_key, strpos(limit_key, E'\x1f') + 1), priority, due, id)
+    WHERE owner <> '' AND limit_key IS NOT NULL;
 CREATE INDEX ready_deadline ON taskd.ready (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX ready_owner ON taskd.ready (owner) INCLUDE (size) WHERE owner <> '';
 CREATE INDEX ready_batch ON taskd.ready (batch, id) WHERE batch IS NOT NULL;
 CREATE INDEX lease_cancelled ON taskd.lease (node, id) WHERE cancelled;
 CREATE INDEX lease_deadline ON taskd.lease (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX lease_place ON taskd.lease (function, place) WHERE place IS NOT NULL;
 CREATE INDEX lease_owner ON taskd.lease (owner) WHERE owner <> '';
 CREATE INDEX lease_batch ON taskd.lease (batch, id) WHERE batch IS NOT NULL;
 
@@ -107,6 +116,21 @@ CREATE TABLE taskd.event (
 );
 COMMENT ON TABLE taskd.event IS
     'Events but for the first of a task, the start of its last attempt, and its end: those follow from the other tables';
+
+CREATE TABLE taskd.started (
+    function text COLLATE "C" NOT NULL,
+    place text COLLATE "C" NOT NULL,
+    at double precision NOT NULL,
+    node integer NOT NULL,
+    count integer NOT NULL,
+    until double precision NOT NULL,
+    PRIMARY KEY (function, place, at, node)
+);
+COMMENT ON TABLE taskd.started IS
+    'The starts of functions that have a rate, as long as they count: those of a thousandth of its time together';
+COMMENT ON COLUMN taskd.started.at IS 'The end of that thousandth, by the clock of the database';
+COMMENT ON COLUMN taskd.started.until IS 'When they count no more';
+CREATE INDEX started_until ON taskd.started (until);
 
 CREATE TABLE taskd.uniq (
     kind "char" NOT NULL,
@@ -209,6 +233,7 @@ CREATE INDEX watch_node ON taskd.watch (node);
 ALTER TABLE taskd.later SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.ready SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.lease SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+ALTER TABLE taskd.started SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.uniq SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 ALTER TABLE taskd.batch SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE taskd.watch SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
