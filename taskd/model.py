@@ -227,7 +227,7 @@ class StoredCall(Call, frozen=True, eq=False, gc=False):
 
     `started` notes its start; `raised` comes before an outcome that is a failure of
     its function, `yielded` with each value that a generator function yields. `id`,
-    `attempt` and `was_interrupted` are what the function may ask for.
+    `attempt`, `was_interrupted` and `node` are what the function may ask for.
     """
 
     started: Callable[[], object] = bool  # which does nothing
@@ -236,6 +236,7 @@ class StoredCall(Call, frozen=True, eq=False, gc=False):
     id: str | None = None
     attempt: int = 1
     was_interrupted: bool = False
+    node: int | None = None
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

@@ -28,7 +28,7 @@ PORTS = range(20000, 30000)
 """The ports for these programs: below those that the kernel gives to whoever asks for any, so that a program
 that is stopped and started finds its own still free."""
 
-PACKAGES = "postgresql, pgbouncer, haproxy and faketime"
+PACKAGES = "postgresql, pgbouncer and haproxy"
 """What the tests cannot do without, as `tests/programs.sh` installs it."""
 
 _reserved: dict[int, socket.socket] = {}
@@ -192,6 +192,14 @@ class Kept:
                 ended, _, _ = select.select([descriptor], [], [], TIMEOUT)
                 assert ended, "a killed process is still there"
         self.wait()
+
+    def wait_or_kill(self, patience: float) -> None:
+        """Wait until the program has ended, and kill it with its children after so many seconds."""
+        ended, _, _ = select.select([self._ended], [], [], patience)
+        if ended:
+            self.wait()
+        else:
+            self.kill()
 
     def wait(self) -> int:
         """Wait until the program has ended; return its status, 128 and more after a signal."""

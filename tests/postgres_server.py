@@ -47,6 +47,10 @@ PASSWORD = "not-a-secret"
 
 STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
+IMMEDIATE_SECONDS = 8.0
+"""Seconds after which an immediate stop has failed: a postmaster before version 16 may hang in the handler of
+the signal, and kills what does not end after 5 seconds otherwise."""
+
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "32MB",
@@ -195,7 +199,10 @@ class PostgresServer:
         """
         if self._kept is not None:
             self._kept.signal(STOPS[mode])
-            self._kept.wait()
+            if mode == "immediate":
+                self._kept.wait_or_kill(IMMEDIATE_SECONDS)
+            else:
+                self._kept.wait()
             self._kept = None
 
     def kill(self) -> None:

@@ -9,7 +9,6 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || command -v initdb >
 for each in pgbouncer haproxy; do
     PATH="$PATH:/usr/sbin" command -v "$each" > /dev/null || needed+=("$each")
 done
-compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' > /dev/null || needed+=(faketime)
 
 # Without one of these, the tests with it are skipped.
 optional=()

@@ -44,6 +44,10 @@ RECORDED_SHARDS = 2
 """The first of those runs, which coverage records: its files are nearly half of all."""
 
 SECONDS = {
+    "test_bad_days.py": 25,
+    "test_bad_days_of_clocks.py": 40,
+    "test_bad_days_of_databases.py": 75,
+    "test_bad_days_of_links.py": 130,
     "test_annotations.py": 26,
     "test_asyncio_client.py": 15,
     "test_attacks.py": 9,
@@ -63,7 +67,7 @@ SECONDS = {
     "test_deploy.py": 1,
     "test_descriptors.py": 5,
     "test_django.py": 361,
-    "test_drill.py": 65,
+    "test_drill.py": 120,
     "test_drill_link.py": 2,
     "test_ends.py": 83,
     "test_events.py": 35,
@@ -96,7 +100,9 @@ SECONDS = {
     "test_pages.py": 45,
     "test_php_client.py": 30,
     "test_postgres_harness.py": 25,
+    "test_postgres_sql.py": 25,
     "test_postgres_store.py": 15,
+    "test_postgres_transactions.py": 30,
     "test_postgres_wake.py": 25,
     "test_pool.py": 182,
     "test_pools.py": 8,
@@ -107,7 +113,7 @@ SECONDS = {
     "test_secrets.py": 15,
     "test_serve.py": 12,
     "test_short.py": 50,
-    "test_store.py": 30,
+    "test_store.py": 60,
     "test_stored_commands.py": 104,
     "test_smoke.py": 8,
     "test_soak.py": 62,
@@ -120,6 +126,7 @@ SECONDS = {
     "test_tls.py": 18,
     "test_tokens.py": 8,
     "test_top.py": 5,
+    "test_transaction_pages.py": 25,
     "test_transports.py": 27,
     "test_typing.py": 10,
     "test_two_task_servers.py": 6,
@@ -132,7 +139,8 @@ SECONDS = {
 the files out evenly. `TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
-    "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
+    "test_annotations.py", "test_attacks.py", "test_bad_days.py", "test_bad_days_of_clocks.py",
+    "test_bad_days_of_databases.py", "test_bad_days_of_links.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
     "test_frameworks.py", "test_gateway.py", "test_import.py", "test_js_client.py", "test_limits.py",
     "test_link.py", "test_lost.py", "test_nodes.py", "test_objects.py", "test_output.py", "test_packaging.py",
     "test_php_client.py", "test_pool.py", "test_postgres_harness.py", "test_queue.py",

@@ -63,7 +63,7 @@ class Deadlines:
         self._now = now
         self._expiring: set[str] = set()
         self._alarm = Alarm(clock, self.look)
-        self._is_held = False
+        self._is_held = self._is_reading = self._has_begun = False
 
     def is_expiring(self, task: str) -> bool:
         """Return whether a task is being ended, so that it must not be started any more."""
@@ -76,9 +76,15 @@ class Deadlines:
     def look(self) -> None:
         """End what is overdue, and look again at the next deadline."""
         if not self._is_held:
+            self._has_begun = self._is_reading = True
             now = self._now()  # and not that of the thread: the clock may be set until then
             reading = self._execute(lambda: self._tasks.store.overdue(now, EXPIRED))
             reading.addCallbacks(self._end, self._broke)
+
+    def look_again(self) -> None:
+        """Look for what others may have stored, unless that is being done; not before the first `look`."""
+        if self._has_begun and not self._is_reading:
+            self.look()
 
     def hold(self) -> None:
         """Look at nothing until `release`, since the clock was set."""
@@ -90,6 +96,7 @@ class Deadlines:
         self.look()
 
     def _end(self, overdue: Overdue) -> None:
+        self._is_reading = False
         ending = [task for task in overdue.ids if task not in self._expiring]
         for task in ending:
             self._expiring.add(task)
@@ -106,6 +113,7 @@ class Deadlines:
             self._tasks.waiters.announce(task, State.EXPIRED, _LATE)
 
     def _broke(self, reason: TwistedFailure) -> None:
+        self._is_reading = False
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         self._alarm.set(self._clock.seconds() + RETRY_SECONDS)

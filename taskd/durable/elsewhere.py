@@ -117,6 +117,11 @@ class Elsewhere:
         """Return the nodes that live."""
         return self._read(self._nodes.rows)
 
+    @property
+    def node(self) -> int:
+        """The number of this node."""
+        return self._nodes.node
+
     def look_soon(self) -> None:
         """Look now, since something may have changed."""
         self._is_asked = self._is_reading

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from taskd.functions.descriptions import ParameterInfo
 
-__all__ = ["NO_KEY", "key_reader", "share_key"]
+__all__ = ["NO_KEY", "key_place", "key_reader", "share_key"]
 
 NO_KEY = ""
 """The key of the tasks that leave out the argument, and of those of functions without one."""
@@ -40,7 +40,7 @@ def key_reader(name: str | None, parameters: Mapping[str, ParameterInfo]) -> Cal
     """
     if name is None:
         return lambda _args: NO_KEY
-    place = _place(name, parameters)
+    place = key_place(name, parameters)
     holder = msgspec.defstruct("Holder", [("value", Raw, Raw())], rename={"value": name})
     named, positional = msgspec.json.Decoder(holder), msgspec.json.Decoder(list[Raw])
 
@@ -60,7 +60,8 @@ def key_reader(name: str | None, parameters: Mapping[str, ParameterInfo]) -> Cal
     return read
 
 
-def _place(name: str, parameters: Mapping[str, ParameterInfo]) -> int | None:
+def key_place(name: str, parameters: Mapping[str, ParameterInfo]) -> int | None:
+    """Return the position of the argument `name`, None if it can only be given by its name."""
     for place, (other, parameter) in enumerate(parameters.items()):
         if parameter.passed != "either":
             return None

@@ -89,6 +89,7 @@ class Membership:
         """Whether the lease could not be renewed, so that nothing is claimed."""
         self.fault: str | None = None
         """Why it could not be renewed the last time; None if it could."""
+        self._faults: set[str] = set()  # those that were logged: a cut link fails in two or three ways by turns
 
     def start(self) -> None:
         """Renew the lease from now on."""
@@ -137,12 +138,13 @@ class Membership:
         if self.fault is not None:
             _log.info("the node's lease is renewed again")
             self.fault = None
+            self._faults.clear()
         self._last = asked  # the store has seen the node after that
         self._fence_alarm.set(asked + FENCE_SECONDS)
         if took >= FENCE_SECONDS:  # which proves nothing about now
             self.renew_soon()
             return
-        self._alarm.set(self._clock.seconds() + RENEW_SECONDS)
+        self._alarm.set(asked + RENEW_SECONDS)
         if self._is_hinted:
             self.hinted()
         if self.is_fenced:
@@ -168,8 +170,9 @@ class Membership:
         self._is_renewing = False
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
-        if (error := reason.getErrorMessage()) != self.fault:
-            self.fault = error
+        self.fault = error = reason.getErrorMessage()
+        if error not in self._faults:
+            self._faults.add(error)
             _log.error("the node's lease cannot be renewed: {error}", error=error)
         self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
 

@@ -21,8 +21,20 @@ from taskd.store.records import Record, first_seq
 __all__ = ["Attempts", "Run", "Runner"]
 
 
+class SharedStore(Protocol):
+    """A store that other nodes share."""
+
+    @property
+    def node(self) -> int:
+        """The number of this node."""
+
+
 class Attempts(Protocol):
     """Whoever notes the start and the end of each attempt."""
+
+    @property
+    def elsewhere(self) -> SharedStore | None:
+        """The store as other nodes share it, None if there are none."""
 
     def started(self, run: Run, /) -> None:
         """Note the start of an attempt."""
@@ -108,6 +120,7 @@ class Run:
 
         Returns None if its secret arguments could not be opened.
         """
+        elsewhere = self._tasks.elsewhere
         new, kept = self.record.new, _options.decode(self.record.new.options)
         self.retries, self.owner_running = kept.retries, kept.owner_running
         if kept.is_sealed:
@@ -124,6 +137,7 @@ class Run:
             self.record.attempt + 1,
             # An end that is no error of the function, and after which it goes on, is an interruption.
             self.record.attempt > self.record.errors,
+            None if elsewhere is None else elsewhere.node,
         )
 
     def begin_unreadable(self) -> Failure:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorThreads
 
+from taskd.durable.described import described
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.methods import StoredMethods
 from taskd.durable.node import Node
@@ -73,7 +74,10 @@ class StorePart:
                 opening.renew,
                 opening.execute,
                 elsewhere,
-                lambda: node_info(server, is_draining=server.operation.is_drained),
+                lambda: replace(
+                    node_info(server, is_draining=server.operation.is_drained),
+                    described=described(server.functions, seals=sealing is not None),
+                ),
                 shared_clock.follow,
                 lambda drain: server.operation.take_new(new=not drain),
             )

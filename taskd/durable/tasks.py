@@ -27,6 +27,7 @@ from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
 from taskd.durable.logs import TaskLog
 from taskd.durable.new_tasks import new_task
+from taskd.durable.not_own import NotOwn
 from taskd.durable.once import OnceGate
 from taskd.durable.ownership import allowed, no_room
 from taskd.durable.pauses import Pauses
@@ -92,6 +93,7 @@ class DurableTasks:
         self.vault = Vault(store, sealing)
         self.writer = StoreWriter(self.vault, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
+        self._not_own = NotOwn(self, runner)
         self.cancels = Cancels(self, runner, self._once, self.runs)
         self.batches = DurableBatches(
             clock, self.stored, self.cancels, store, execute, read, now, self.hub.publish
@@ -104,8 +106,8 @@ class DurableTasks:
         self.window = Window(self.writer, self.limiter, self._may_claim)
         self.pauses = Pauses(store, execute, self.window, self.runs, self.let_go)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
-        self._deadlines = Deadlines(self, execute, clock, now)
+        self.upkeep = Upkeep(store, execute, clock, now, self.look_everywhere)
+        self.deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
         self.is_stopping = self._is_open = self._is_opening = self._is_held = False
         self.elsewhere: Elsewhere | None = None
@@ -120,7 +122,7 @@ class DurableTasks:
     @property
     def fault(self) -> str | None:
         """Why the store cannot be used at the moment; None if it can."""
-        return self.writer.fault or self._upkeep.fault
+        return self.writer.fault or self.upkeep.fault
 
     # --- the app ---
 
@@ -148,7 +150,7 @@ class DurableTasks:
         opening.addCallbacks(self._recovered, self._not_recovered)
 
     def _not_recovered(self, reason: TwistedFailure) -> None:
-        self._upkeep.log(reason)
+        self.upkeep.log(reason)
         if not self.is_stopping:
             self._clock.callLater(RETRY_SECONDS, self._open)
 
@@ -160,8 +162,8 @@ class DurableTasks:
         self.batches.resume()
         self.hub.look_again()
         self.look_everywhere()
-        self._upkeep.begin()
-        self._deadlines.look()
+        self.upkeep.begin()
+        self.deadlines.look()
         self.schedules.use(self._app)
 
     def look(self, function: str) -> None:
@@ -240,7 +242,7 @@ class DurableTasks:
         self.window.answered(records, wants)
         for record in records:
             self.window.enter(record)
-            if self._deadlines.is_expiring(record.new.id):
+            if self.deadlines.is_expiring(record.new.id):
                 self.window.leave(record, waits=False)
             else:
                 self._take(Run(self, record, self._lane))
@@ -312,9 +314,8 @@ class DurableTasks:
 
     def _start_stored(self, run: Run, is_own: bool) -> None:  # noqa: FBT001
         run.start_committed(is_own)
-        if not is_own and run.task is not None and run.task.is_in_flight:
-            # Somebody else has cancelled the task, or runs it: its end is dropped.
-            self._runner.cancel(run.task)
+        if not is_own:
+            self._not_own.started(run)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Pass progress on to whoever has called the function."""
@@ -349,17 +350,13 @@ class DurableTasks:
     def _settled(self, run: Run, settle: Settle, is_own: bool) -> None:  # noqa: FBT001
         self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
-            _log.warn(
-                "{function} {end.id}: attempt {end.attempt} is not its own any more: its end is dropped",
-                function=run.record.new.function,
-                end=settle,
-            )
+            self._not_own.ended(run, settle)
         elif settle.state in ENDED or self.is_stopping:
             self.waiters.announce(settle.id, settle.state, settle.outcome)
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
-            self._upkeep.watch(settle.due)
+            self.upkeep.watch(settle.due)
         elif settle.state is State.WAITING:
             self.window.claim(run.record.new.function, run.record.new.limit_key)
 
@@ -462,16 +459,16 @@ class DurableTasks:
     def _watch(self, task: New) -> None:
         """Look at a stored task at its times, since it may be scheduled even if they are past by now."""
         if task.due:
-            self._upkeep.watch(task.due)
+            self.upkeep.watch(task.due)
         if task.deadline is not None:
-            self._deadlines.watch(task.deadline)
+            self.deadlines.watch(task.deadline)
 
     # --- time ---
 
     def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
         """Let the clock that was set count, by `follow`; delays and intervals take as long as ever."""
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
-        move_clock(seconds, follow, self.schedules, self._upkeep, self._deadlines, self.writer)
+        move_clock(seconds, follow, self.schedules, self.upkeep, self.deadlines, self.writer)
 
     # --- the stop ---
 
@@ -496,4 +493,4 @@ class DurableTasks:
         """Write what is left, call `written`, and close the store; fires when that is done."""
         flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
         flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
-        return flushed.addBoth(lambda _: written()).addBoth(lambda _: self._upkeep.close())
+        return flushed.addBoth(lambda _: written()).addBoth(lambda _: self.upkeep.close())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -17,6 +18,8 @@ from taskd.store.base import Store, StoreError
 __all__ = ["Upkeep"]
 
 _log = Logger(namespace="taskd.store")
+
+Result = TypeVar("Result")
 
 PROMOTED = 1000
 """Scheduled tasks that are let wait in one transaction."""
@@ -46,19 +49,27 @@ class Upkeep:
         self._look = look
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
-        self._is_closed = self._is_held = False
+        self._is_closed = self._is_held = self._is_promoting = False
+        self._has_begun = False
         self._prune_lag = 0.0
         self.fault: str | None = None
-        """The failure that was logged last, since it comes again every second."""
+        """The last failure, if it has not worked since."""
+        self._faults: set[str] = set()  # those that were logged: they come again every second
 
     def begin(self) -> None:
         """Begin, once the store is open."""
+        self._has_begun = True
         self._promote()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def watch(self, due: float) -> None:
         """Look for scheduled tasks at `due`, in seconds since 1970; those must be stored by now."""
         self._alarm.set(self._clock.seconds() + max(due - self._now(), 0.0))
+
+    def look(self) -> None:
+        """Look for scheduled tasks now, which others may have stored, unless that is being done."""
+        if self._has_begun and not self._is_promoting:
+            self._promote()
 
     def clock_moved(self, seconds: float) -> None:
         """Keep ended tasks for as long as ever, although the clock was set; promote none until `release`."""
@@ -78,12 +89,18 @@ class Upkeep:
 
     def _promote(self) -> None:
         if not (self._is_closed or self._is_held):
+            self._is_promoting = True
             now = self._now()  # and not that of the thread: the clock may be set until then
             promoting = self._execute(lambda: self._store.promote(now, PROMOTED))
-            promoting.addCallbacks(self._promoted, self._broke)
+            promoting.addBoth(self._end_promoting).addCallbacks(self._promoted, self._broke)
+
+    def _end_promoting(self, result: Result) -> Result:
+        self._is_promoting = False
+        return result
 
     def _promoted(self, next_due: float | None) -> None:
         self.fault = None
+        self._faults.clear()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
         self._look()
@@ -108,6 +125,7 @@ class Upkeep:
             _log.failure("a bug in taskd", reason)
         else:
             error = reason.getErrorMessage()
-            if error != self.fault:
+            if error not in self._faults:
+                self._faults.add(error)
                 _log.error("{error}", error=error)
             self.fault = error

@@ -19,7 +19,8 @@ class CurrentTask:
     the time limit when `current_task` was called, None without a limit. `was_interrupted` says
     that an earlier attempt may have done some of the work: its process or the server ended,
     or the task was put back by hand. `traceparent` is the place in a trace that the caller has
-    named (W3C Trace Context), None if it has not.
+    named (W3C Trace Context), None if it has not. `node` is the number of the node that runs a
+    stored task, None if the store is that of one server alone.
     """
 
     number: int = 0
@@ -28,6 +29,7 @@ class CurrentTask:
     deadline: float | None = None
     was_interrupted: bool = False
     traceparent: str | None = None
+    node: int | None = None
 
 
 NO_TASK = CurrentTask()

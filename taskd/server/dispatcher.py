@@ -286,6 +286,7 @@ def _attempt(task: Task) -> Attempt:
                 call.attempt,
                 call.was_interrupted,
                 call.options.traceparent,
+                call.node,
             )
         if call.options.traceparent is not None:
             return DescribedAttempt(

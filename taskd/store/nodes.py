@@ -9,7 +9,24 @@ import msgspec
 
 from taskd.store.records import Record
 
-__all__ = ["Beat", "Hint", "NodeInfo", "NodeRow", "NodeStore"]
+__all__ = ["Beat", "Described", "Hint", "NodeInfo", "NodeRow", "NodeStore"]
+
+
+class Described(msgspec.Struct, frozen=True):
+    """The properties of a function that a submit of its tasks by SQL needs, in which no node takes part.
+
+    Its tasks are kept for `keep` seconds after their ends. `key` is its concurrency key, and `place`
+    the position of that argument, None if it can be given by name alone. `secrets` is JSON text, which
+    arguments are secret, None if none are; nodes with a key for them seal them (`is_sealed`).
+    """
+
+    name: str
+    keep: float = 3600.0
+    once: bool = False
+    key: str | None = None
+    place: int | None = None
+    secrets: str | None = None
+    is_sealed: bool = False
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -17,7 +34,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
     `name` is for people: there may be others with the same. `functions` are those that it runs, `once`
     those of them that run once at most, `labels` those that it was given. `workers` is their number,
-    `running` how many tasks they have. One that `is_draining` claims nothing.
+    `running` how many tasks they have. One that `is_draining` claims nothing. `described` are all
+    functions of its app, also those that it does not run.
     """
 
     name: str = ""
@@ -28,6 +46,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     workers: int = 0
     running: int = 0
     is_draining: bool = False
+    described: Sequence[Described] = ()
 
 
 class NodeRow(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ class _Running:
         if given.limit is not None:
             left = max(given.limit - (time.perf_counter() - self.started), 0.0)
         return CurrentTask(
-            given.task, given.id, given.attempt, left, given.was_interrupted, given.traceparent
+            given.task, given.id, given.attempt, left, given.was_interrupted, given.traceparent, given.node
         )
 
 

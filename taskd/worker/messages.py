@@ -116,8 +116,8 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=Fa
 class DescribedAttempt(Attempt, frozen=True, array_like=True, tag="described", gc=False):
     """An attempt with what its function may ask about its task. Its `flags` have `IS_DESCRIBED`.
 
-    `limit` is in seconds of run time, None for none. `id`, `attempt` and
-    `was_interrupted` are those of a stored task, as `taskd.current_task` has them;
+    `limit` is in seconds of run time, None for none. `id`, `attempt`, `was_interrupted`
+    and `node` are those of a stored task, as `taskd.current_task` has them;
     `traceparent` is that of the call.
     """
 
@@ -126,6 +126,7 @@ class DescribedAttempt(Attempt, frozen=True, array_like=True, tag="described", g
     attempt: int = 1
     was_interrupted: bool = False
     traceparent: str | None = None
+    node: int | None = None
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):

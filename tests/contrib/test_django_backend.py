@@ -54,6 +54,7 @@ def daemon(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     sys.path.insert(0, str(PROJECT))
     socket = f"unix:{directory / 'socket'}"
     os.environ["TASKD_SERVER"] = socket
+    os.environ["SHOP_SHARED"] = f"unix:{directory / 'shared'}"
     listen = ("--listen", "tcp:0:interface=127.0.0.1", "--listen", socket)
     daemon = Daemon(*APP, *listen, "--workers", "1", directory=directory)
     import django
@@ -68,6 +69,24 @@ def daemon(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     daemon.wait_until_gone()
     assert "a bug in taskd" not in daemon.log
     assert "Unhandled" not in daemon.log
+
+
+@pytest.fixture(scope="session")
+def shared(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server whose store is the database ``postgres`` of the project."""
+    if not has_postgres():
+        pytest.skip("PostgreSQL is not installed")
+    dsn = f"postgresql://postgres@127.0.0.1:{os.environ['SHOP_POSTGRES']}/postgres"
+    listen = ("--listen", "tcp:0:interface=127.0.0.1", "--listen", os.environ["SHOP_SHARED"])
+    directory = tmp_path_factory.mktemp("shared")
+    server = Daemon(*APP, "--store", dsn, *listen, "--workers", "1", directory=directory)
+    try:
+        yield server.wait_until_ready()
+    finally:
+        server.stop()
+    server.wait_until_gone()
+    assert "a bug in taskd" not in server.log
+    assert "Unhandled" not in server.log
 
 
 def ended(result: Any, backend: Any = None) -> Any:
@@ -505,3 +524,48 @@ def test_a_daemon_without_settings_does_not_start(tmp_path: Path) -> None:
     daemon = Daemon(*APP, directory=tmp_path, env={"DJANGO_SETTINGS_MODULE": ""})
     daemon.wait_for_log("DJANGO_SETTINGS_MODULE names no settings module")
     assert daemon.process.wait(TIMEOUT) == 1
+
+
+# --- in the transactions of a database ---------------------------------------
+
+
+def test_a_task_that_is_enqueued_in_a_transaction_runs_after_its_commit(shared: Daemon) -> None:
+    from django.db import transaction
+    from shop.tasks import add
+
+    with transaction.atomic(using="postgres"):
+        result = add.using(backend="within").enqueue(1, b=2)
+        assert result.status == "READY"
+        with pytest.raises(unknown()):
+            add.using(backend="within").get_result(result.id)
+    found = ended(result)
+    assert (found.status, found.return_value, found.backend) == ("SUCCESSFUL", 3, "within")
+
+
+def test_a_task_that_is_enqueued_in_a_transaction_is_gone_with_it(shared: Daemon) -> None:
+    from django.db import transaction
+    from shop.tasks import add
+
+    with transaction.atomic(using="postgres"):
+        result = add.using(backend="within").enqueue(1)
+        transaction.set_rollback(True, using="postgres")
+    with pytest.raises(unknown()):
+        add.using(backend="within").get_result(result.id)
+
+
+def test_outside_a_transaction_a_task_is_enqueued_at_once_with_its_options(shared: Daemon) -> None:
+    from shop.tasks import add
+
+    due = datetime.now(UTC) + timedelta(hours=1)
+    later = add.using(backend="within", run_after=due).enqueue(1)
+    urgent = ended(add.using(backend="within", priority=90).enqueue(1))
+    assert (urgent.status, urgent.task.priority) == ("SUCCESSFUL", 90)
+    found = add.using(backend="within").get_result(later.id)
+    assert (found.status, found.task.run_after) == ("READY", due)
+
+
+def unknown() -> type[Exception]:
+    from taskd.contrib.django.tasks_api import TaskResultDoesNotExist
+
+    error: type[Exception] = TaskResultDoesNotExist
+    return error

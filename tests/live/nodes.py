@@ -10,7 +10,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tests.kept import MissingProgram
 from tests.live.runs import Runs
 from tests.live.support import APPS, Connection, Daemon, wait_for_exit
 from tests.postgres_server import Database
@@ -19,19 +18,12 @@ WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 
 
 def with_clock(seconds: float) -> dict[str, str]:
-    """Return the environment of a server, or of any program, whose time of day is off by so many seconds.
+    """Return the environment of a server, or of any Python, whose time of day is off by so many seconds.
 
-    The monotonic clock, and the times of files, are the machine's. Raises `MissingProgram` without Debian's
-    package `faketime`.
+    The monotonic clock, the times of files, and what asks the C library are the machine's.
     """
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    if library is None:
-        raise MissingProgram("libfaketimeMT.so.1", "faketime")
     return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME": f"{seconds:+f}",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
+        "CLOCK_OFF": f"{seconds:+f}",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(WRONG_CLOCK), os.environ.get("PYTHONPATH")])),
     }
 

@@ -36,8 +36,10 @@ PACKAGES = (
     "fastapi>=0.110",
     "flask>=3.0",
     "gunicorn>=22",
+    "psycopg[binary]>=3.2",
     "pyjwt>=2.8",
     "rq>=1.16",
+    "sqlalchemy>=2.0",
     "uvicorn>=0.29",
 )
 """What the pages tell their readers to install, with the oldest versions that these tests were run with."""

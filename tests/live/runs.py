@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS run (
     pid int NOT NULL,
     number int NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    alive timestamptz,
     ended timestamptz
 );
 ALTER TABLE run OWNER TO {OWNER};
@@ -42,6 +43,8 @@ class Run:
     number: int
     at: float
     ended: float | None
+    alive: float | None = None
+    """When it was seen last, of those that note it (`record_alive`)."""
 
 
 class Runs:
@@ -54,12 +57,12 @@ class Runs:
     def all(self) -> list[Run]:
         """Return all runs, in the order of their starts."""
         rows = self._database.sql(
-            "SELECT id, attempt, node, pid, number, extract(epoch FROM at), extract(epoch FROM ended)"
-            " FROM run ORDER BY at"
+            "SELECT id, attempt, node, pid, number, extract(epoch FROM at), extract(epoch FROM ended),"
+            " extract(epoch FROM alive) FROM run ORDER BY at"
         )
         return [
-            Run(id_, int(attempt), node, int(pid), int(number), float(at), float(ended) if ended else None)
-            for id_, attempt, node, pid, number, at, ended in rows
+            Run(id_, int(attempt), node, int(pid), int(number), float(at), _time(ended), _time(alive))
+            for id_, attempt, node, pid, number, at, ended, alive in rows
         ]
 
     def of(self, task: str) -> list[Run]:
@@ -106,3 +109,7 @@ class Runs:
                 missing = self.lost(accepted)
             except SqlError:
                 continue
+
+
+def _time(text: str) -> float | None:
+    return float(text) if text else None

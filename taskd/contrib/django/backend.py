@@ -22,6 +22,7 @@ from taskd.contrib.django.tasks_api import (
     TaskResultStatus,
     task_enqueued,
 )
+from taskd.contrib.django.transactions import submit_within
 from taskd.contrib.django.values import aware, json_value
 from taskd.errors import InvalidParams
 
@@ -31,7 +32,8 @@ __all__ = ["TaskdBackend"]
 class TaskdBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has no types
     """The backend ``taskd.contrib.django.TaskdBackend`` of Django's Tasks.
 
-    A task is accepted once the server has stored it; `enqueue` raises the classes of
+    With the option ``database`` a task is submitted by that database, in its transaction. Otherwise
+    it is accepted once the server has stored it; `enqueue` raises the classes of
     `taskd.errors` if it could not be: `Unreachable` without a server, `Busy` if that has no room.
     """
 
@@ -67,9 +69,15 @@ class TaskdBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has no type
             enqueued_at=timezone.now(),
         )
         options = self.checked_options.submit_options()
-        if task.run_after is not None:
-            options["at"] = aware(task.run_after).isoformat()
-        accepted = submit(self._client, order, priority=server_priority(task.priority), **options)
+        options["priority"] = server_priority(task.priority)
+        due = None if task.run_after is None else aware(task.run_after)
+        database = self.checked_options.database
+        if database is not None:
+            accepted = submit_within(database, order, at=due, **options)
+        else:
+            if due is not None:
+                options["at"] = due.isoformat()
+            accepted = submit(self._client, order, **options)
         result = TaskResult(
             task=task,
             id=accepted,

@@ -8,8 +8,6 @@ from time import monotonic, sleep
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from msgspec import structs
-
 from taskd.client.blocking import Client
 from taskd.contrib.django.order import FUNCTION, Order
 from taskd.errors import ShuttingDown, Unreachable
@@ -42,8 +40,7 @@ def submit(client: Client, order: Order, **options: Any) -> str:
     token: the server stores it once. Raises the classes of `taskd.errors`.
     """
     sender = client.with_options(token=uuid4().hex, **options)
-    given = {name: value for name, value in structs.asdict(order).items() if value is not None}
-    return _patiently(lambda: sender.submit(FUNCTION, **given).id)
+    return _patiently(lambda: sender.submit(FUNCTION, **order.arguments).id)
 
 
 def ask(client: Client, method: str, **params: Any) -> Any:

@@ -17,7 +17,8 @@ class BackendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server is shown, None for that of ``TASKD_TOKEN``, if there is one. `timeout`
     is in seconds of run time, `keep` in seconds after the end of a task; `retries` is
     how many times more a task is tried that has raised. `modules` are imported by
-    the app, besides the modules ``tasks`` of the installed apps.
+    the app, besides the modules ``tasks`` of the installed apps. `database` is the alias of the database that
+    the server has for a store: tasks are submitted by it, in its transactions. None for the server itself.
     """
 
     server: str | None = None
@@ -26,6 +27,7 @@ class BackendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries: Annotated[int, Meta(ge=0)] | None = None
     keep: Annotated[float, Meta(ge=0)] | None = None
     modules: list[str] = []
+    database: Annotated[str, Meta(min_length=1)] | None = None
 
     @classmethod
     def of(cls, alias: str, given: Any) -> BackendOptions:

@@ -37,6 +37,11 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     run_after: datetime | None = None
     enqueued_at: datetime | None = None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the function that runs it, by name."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
 
 def server_priority(priority: int) -> int:
     """Return the server's priority, 0 (first) to 9, for Django's, 100 (first) to -100.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from select import POLLIN, poll
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -26,6 +28,9 @@ ATTEMPTS = 10
 PREPARED = 200
 """Statements that are kept prepared on a connection; there are fewer."""
 
+# It warns of what cannot be ended in order on a lost connection, which is raised as well.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
 _SILENCE = {
     "keepalives_idle": "5",
     "keepalives_interval": "2",
@@ -35,6 +40,8 @@ _SILENCE = {
 """After some 10 seconds of silence a connection is given up, so that a lost network is noticed."""
 
 _AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
+_CUT = (None, "57P01", "57P02")
+"""The codes with which a connection ends: none from the client's library, or those of a server that stops."""
 
 Result = TypeVar("Result")
 
@@ -82,6 +89,18 @@ def is_pooled(connection: Connection[Any]) -> bool:
     return row is None or row[0] != connection.info.backend_pid
 
 
+def _is_lost(connection: Connection[Any]) -> bool:
+    """Return whether an idle connection was lost, as far as its socket shows it: nothing is sent for that."""
+    waiting = poll()
+    waiting.register(connection.fileno(), POLLIN)
+    try:
+        while waiting.poll(0):  # an idle server sends its reasons for an end, and seldom anything else
+            connection.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Done(Generic[Result]):
     result: Result
@@ -97,8 +116,22 @@ class Line:
         self.is_in_doubt = False
         """Whether it is not known if the last transaction took place."""
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process for this connection. Any thread may ask.
+
+        None if there is no connection, or a pooler in between, which lends the process to others as well.
+        """
+        connection = self._connection
+        if connection is None or connection.prepare_threshold is None:
+            return None
+        try:
+            return connection.info.backend_pid
+        except psycopg.Error:  # closed meanwhile
+            return None
+
     def _open(self) -> Connection[Any]:
-        if self._connection is not None and self._connection.closed:
+        if self._connection is not None and (self._connection.closed or _is_lost(self._connection)):
             self.close()
         if self._connection is None:
             self._connection = self._database.connect(self._role)
@@ -110,13 +143,17 @@ class Line:
         What it returns is called once the commit has been sent, and returns the answer: so
         rows are read while the server waits for its disk.
         It is tried again if another transaction has made it impossible, so that `work` has to
-        begin from nothing each time. It raises `Retry` itself if it has found that.
+        begin from nothing each time. It raises `Retry` itself if it has found that. So it is on a new
+        connection if an old one turns out to be lost before the commit was sent.
         """
         for left in reversed(range(ATTEMPTS)):
+            is_old = self._connection is not None
             failure = self._try(work)
             if isinstance(failure, _Done):
                 return failure.result
-            if isinstance(failure, psycopg.Error) and not (left and isinstance(failure, _AGAIN)):
+            if isinstance(failure, psycopg.Error) and not (
+                left and (isinstance(failure, _AGAIN) or (is_old and self._was_cut(failure)))
+            ):
                 raise self._database.error("written", failure) from failure
             if not isinstance(failure, psycopg.Error | Retry):
                 raise failure
@@ -154,6 +191,10 @@ class Line:
         self._give_up()
         self.is_in_doubt = is_committing and self._connection is None
         return failure
+
+    def _was_cut(self, failure: psycopg.Error) -> bool:
+        """Return whether the connection was lost, and the transaction with it."""
+        return self._connection is None and not self.is_in_doubt and failure.sqlstate in _CUT
 
     def _give_up(self) -> None:
         """Close the connection after a transaction that has failed, unless it can be used again."""

@@ -7,11 +7,21 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taskd.store.nodes import Beat, Hint, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, Hint, NodeInfo, NodeRow
 from taskd.store.postgres.connection import Line
 from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import texts
-from taskd.store.postgres.nodes import drain, leave, living, now_of, register, renew, rescue
+from taskd.store.postgres.nodes import (
+    cut_off,
+    describe,
+    drain,
+    leave,
+    living,
+    now_of,
+    register,
+    renew,
+    rescue,
+)
 from taskd.store.postgres.reading import Reading
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Record
@@ -35,7 +45,8 @@ class Run(Protocol):
 class PostgresNodes:
     """The node of one store object. Implements `taskd.store.nodes.NodeStore`.
 
-    `line` is the connection for renewals, which have a thread of their own.
+    `line` is the connection for renewals, which have a thread of their own; `pids` returns the server's
+    processes for all connections.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class PostgresNodes:
         reading: Reading,
         line: Line,
         info: NodeInfo,
+        pids: Callable[[], list[int]],
         listening: Listening,
     ) -> None:
         self._run = run
@@ -52,6 +64,8 @@ class PostgresNodes:
         self._reading = reading
         self._line = line
         self._info = info
+        self._described: Sequence[Described] = ()
+        self._pids = pids
         self._listening = listening
         self.node = 0
         self.node = run(lambda transaction: register(transaction, info))
@@ -64,14 +78,24 @@ class PostgresNodes:
         """Show that this node lives, and rescue the tasks of those that do not. Raises `StoreError`."""
         self._info = info
 
-        def renewed(transaction: Transaction) -> Beat:
-            beat = renew(transaction, info)
-            self._listening.outbox.surroundings(transaction)
-            if not (beat.is_mine and rescues):
-                return beat
-            return msgspec.structs.replace(beat, rescued=rescue(transaction, beat.now, (), lost))
+        # Once after each change, so that the nodes with the newest app have the last word.
+        is_new = info.described != self._described
 
-        return self._run(renewed, self._line)
+        def renewed(transaction: Transaction) -> Beat:
+            beat = renew(transaction, info, self._pids())
+            self._listening.outbox.surroundings(transaction)
+            if is_new:
+                describe(transaction, info.described)
+            return beat
+
+        beat = self._run(renewed, self._line)
+        self._described = info.described
+        if not (beat.is_mine and rescues):
+            return beat
+        # Apart from the renewal, which must not wait for anything.
+        self._run(cut_off, self._line)
+        rescued = self._run(lambda transaction: rescue(transaction, beat.now, (), lost), self._line)
+        return msgspec.structs.replace(beat, rescued=rescued)
 
     def rejoin(self) -> None:
         """Become a new node. Raises `StoreError`."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from taskd.store.nodes import Beat, NodeInfo, NodeRow
+from taskd.store.nodes import Beat, Described, NodeInfo, NodeRow
 from taskd.store.postgres.by_hand import cancel_asked
 from taskd.store.postgres.ending import ENDED_AFTER
-from taskd.store.postgres.literals import from_text, numbers, texts
+from taskd.store.postgres.literals import flags, from_text, numbers, optional_texts, texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, last_seq
 
 __all__ = [
     "ALIVE",
     "DEAD_SECONDS",
+    "cut_off",
+    "describe",
     "drain",
     "give_back",
     "leave",
@@ -27,6 +29,9 @@ __all__ = [
 
 DEAD_SECONDS = 10.0
 """Seconds by the database's clock after which a node that has not renewed is dead."""
+
+CUT_OFF_MS = 1000
+"""Milliseconds in which a connection of a dead node must have ended; else its locks are left for the next time."""
 
 KEPT_DAYS = 7
 """Days for which the row of a node that is gone is kept, to be seen."""
@@ -43,8 +48,18 @@ DELETE FROM taskd.node AS n WHERE gone < clock_timestamp() - interval '{KEPT_DAY
 """
 _RENEW = """
 UPDATE taskd.node SET seen = clock_timestamp(), name = $1::text, version = $2::text, functions = $3::text[],
-    once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean
+    once = $4::text[], labels = $5::text[], workers = $6::int, running = $7::int, draining = $8::boolean,
+    pids = $10::int[]
 WHERE id = $9::int AND gone IS NULL RETURNING drain
+"""
+_DESCRIBE = """
+INSERT INTO taskd.function AS f
+SELECT * FROM unnest(
+    $1::text[], $2::float8[], $3::boolean[], $4::text[], $5::int[], $6::text[], $7::boolean[]
+) AS g(name, keep, once, key, place, secrets, is_sealed) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET keep = excluded.keep, once = excluded.once, key = excluded.key,
+    place = excluded.place, secrets = excluded.secrets, is_sealed = excluded.is_sealed
+WHERE (f.*) IS DISTINCT FROM (excluded.*)
 """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _ASKED = "SELECT id FROM taskd.lease WHERE node = $1::int AND cancelled ORDER BY id"
@@ -57,6 +72,15 @@ FROM taskd.node AS n WHERE {ALIVE} ORDER BY id
 """
 _DRAIN = f"UPDATE taskd.node SET drain = $2::boolean WHERE id = $1::int AND {ALIVE} RETURNING id"
 _LEAVE = "UPDATE taskd.node SET gone = clock_timestamp() WHERE id = $1::int AND gone IS NULL"
+
+_CUT_OFF = f"""
+SELECT pg_terminate_backend(a.pid, {CUT_OFF_MS})
+FROM taskd.node AS n CROSS JOIN unnest(n.pids) AS p(pid)
+JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid AND a.backend_start <= n.seen
+WHERE NOT ({ALIVE}) AND a.datname = current_database() AND a.usename = current_user
+    AND a.application_name LIKE 'taskd %' AND a.xact_start IS NOT NULL
+"""
+"""A process that began later has got the number of one that has ended."""
 
 _DEAD = f"""
 SELECT id, once FROM taskd.node AS n
@@ -71,8 +95,10 @@ _PLACE = """
 SELECT id, function, limit_key, priority, due, deadline, owner, batch, size, attempt, errors, losses,
     last_seq, keep, keyed FROM gone"""
 _GIVE_BACK = f"""
-WITH gone AS (
-    DELETE FROM taskd.lease WHERE node = ANY($1::int[]) AND NOT started RETURNING *
+WITH free AS MATERIALIZED (
+    SELECT id FROM taskd.lease WHERE node = ANY($1::int[]) AND NOT started ORDER BY id FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM taskd.lease AS l USING free WHERE l.id = free.id RETURNING l.*
 ), waiting AS (
     INSERT INTO taskd.ready {_PLACE}
 )
@@ -80,8 +106,9 @@ SELECT id FROM gone WHERE cancelled ORDER BY id
 """
 _LEFT = """
 SELECT id, function, attempt, last_seq, node, cancelled FROM taskd.lease
-WHERE node = ANY($1::int[]) AND started ORDER BY id FOR UPDATE
+WHERE node = ANY($1::int[]) AND started ORDER BY id FOR UPDATE SKIP LOCKED
 """
+"""What is locked is left for the next time: nobody may wait for a node that stands still."""
 _LOSE = f"""
 WITH gone AS (
     DELETE FROM taskd.lease AS l USING unnest($1::text[], $2::bigint[]) AS g(id, seq)
@@ -115,9 +142,12 @@ def register(transaction: Transaction, info: NodeInfo) -> int:
     return int(number)
 
 
-def renew(transaction: Transaction, info: NodeInfo) -> Beat:
-    """Show that the node lives, and return what it has to know."""
-    renewed = transaction.execute(_RENEW, *_values(info), transaction.node)
+def renew(transaction: Transaction, info: NodeInfo, pids: Collection[int] = ()) -> Beat:
+    """Show that the node lives, and return what it has to know.
+
+    `pids` are the server's processes for its connections.
+    """
+    renewed = transaction.execute(_RENEW, *_values(info), transaction.node, numbers(pids))
     now = transaction.execute(_NOW)
     asked = transaction.execute(_ASKED, transaction.node)
     paused = transaction.execute(_PAUSED)
@@ -129,6 +159,21 @@ def renew(transaction: Transaction, info: NodeInfo) -> Beat:
         paused=[from_text(function) or "" for (function,) in paused.fetchall()],
         drain=bool(rows and rows[0][0]),
     )
+
+
+def describe(transaction: Transaction, functions: Collection[Described]) -> None:
+    """Note what those who submit by SQL have to know of these functions."""
+    if functions:
+        transaction.execute(
+            _DESCRIBE,
+            texts([each.name for each in functions]),
+            numbers([each.keep for each in functions]),
+            flags([each.once for each in functions]),
+            optional_texts([each.key for each in functions]),
+            numbers([each.place for each in functions]),
+            optional_texts([each.secrets for each in functions]),
+            flags([each.is_sealed for each in functions]),
+        )
 
 
 def now_of(transaction: Transaction) -> float:
@@ -173,6 +218,11 @@ def give_back(transaction: Transaction, nodes: Collection[int], now: float | Non
     transaction.wakes.is_any_waiting = True
     if asked:
         cancel_asked(transaction, asked, transaction.rows(_NOW)[0][0] if now is None else now)
+
+
+def cut_off(transaction: Transaction) -> None:
+    """End the transactions of nodes that are dead: one that stands still may hold locks for ever."""
+    transaction.execute(_CUT_OFF)
 
 
 def rescue(transaction: Transaction, now: float, once: Collection[str], error: bytes | None) -> int:

@@ -81,8 +81,14 @@ class PostgresStore:
         self._questions = Reading(self._read)
         self.nodes: PostgresNodes | None = None
         self.nodes = PostgresNodes(
-            self._run, self._read, self._questions, self._beats, info or NodeInfo(), self._listening
+            *(self._run, self._read, self._questions, self._beats, info or NodeInfo()),
+            self._pids,
+            self._listening,
         )
+
+    def _pids(self) -> list[int]:
+        lines = (self._writer, self._reader, self._beats)
+        return [pid for line in lines if (pid := line.pid) is not None]
 
     def _prepare(self) -> None:
         try:

@@ -39,3 +39,6 @@ TASKS = {
     "stubborn": {"BACKEND": _TASKD, "OPTIONS": {"retries": 1}},
     "hasty": {"BACKEND": _TASKD, "OPTIONS": {"timeout": 0.2}},
 }
+if "SHOP_POSTGRES" in os.environ:
+    _WITHIN = {"server": os.environ["SHOP_SHARED"], "database": "postgres"}
+    TASKS["within"] = {"BACKEND": _TASKD, "OPTIONS": _WITHIN}

@@ -1,6 +1,7 @@
 """Durable functions that note each run in a table: which were lost, or done twice, is seen there.
 
-`$RECORD` is the URL of the database, `$NODE` the name of the server that runs them. The table is made by
+`$RECORD` is the URL of the database, `$NODE` the name of the server that runs them. With `$EACH_SECOND` one is
+run each second, with the number -1. The table is made by
 `tests.live.runs`. A note is repeated while the database cannot be reached, and is there once all the same.
 """
 
@@ -97,3 +98,25 @@ def record_second_time(number: int = 0) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     _end(run)
     return number
+
+
+@task(durable=True)
+def record_alive(seconds: float = 0.0, stubborn: bool = False) -> None:
+    """Note again and again, the first time, that the process lives; whether it is stubborn, it is ended by force."""
+    run = _begin(0)
+    ending = time.monotonic() + (seconds if current_task().attempt < 2 else 0.0)
+    while time.monotonic() < ending:
+        try:
+            _execute("UPDATE run SET alive = clock_timestamp() WHERE run = %s", run)
+            time.sleep(PAUSE)
+        except BaseException:
+            if not stubborn:
+                raise
+    _end(run)
+
+
+if "EACH_SECOND" in os.environ:
+
+    @task(durable=True, every=1)
+    def record_each_second() -> None:
+        _end(_begin(-1))

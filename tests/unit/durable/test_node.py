@@ -2,12 +2,12 @@
 
 import msgspec
 from msgspec import Raw
-from twisted.internet.defer import Deferred, execute
-from twisted.logger import capturedLogs, formatEvent
+from twisted.internet.defer import Deferred, execute, fail
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 
 from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.elsewhere import SETTLE_SECONDS, Elsewhere
-from taskd.durable.node import POLL_SECONDS, Node
+from taskd.durable.node import POLL_SECONDS, STALLED_SECONDS, Node
 from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
@@ -16,6 +16,8 @@ from taskd.store.batches import NewBatch, Rows
 from taskd.store.nodes import Beat, Hint, NodeInfo
 from taskd.store.records import ENDED, New, Settle, Start, State, first_seq
 from tests.unit.durable.test_tasks import DurableCase, Watcher
+
+CANCELLED = Failure.of(Cancelled("the task was cancelled"))
 
 
 class FakeNodes:
@@ -119,11 +121,103 @@ class NodeCase(DurableCase):
         self.elsewhere(settles=[settle])
 
 
+class SettledTests(NodeCase):
+    """A function may settle its task itself, in a transaction of its own."""
+
+    def settle(self, task, **more):
+        settle = Settle(task, 1, State.SUCCEEDED, "succeeded", outcome=b'"paid"', seq=first_seq(2) - 1)
+        self.elsewhere(settles=[settle], **more)
+
+    def wait(self, task):
+        ended = []
+        self.tasks.waiters.wait(task, lambda state, outcome: ended.append((state, outcome)))
+        return ended
+
+    def test_the_end_of_a_task_is_the_one_that_its_function_has_stored(self):
+        for outcome in (Result(Raw(b'"not this"')), Failure.of(WorkerLost("gone")), CANCELLED):
+            task = self.submit()
+            running, ended = self.begin(), self.wait(task)
+            self.settle(task)
+            self.end(running, outcome)
+            self.assertEqual(ended, [(State.SUCCEEDED, b'"paid"')])
+            self.assertEqual(self.tasks.claimed, 0)
+            self.assertEqual(self.warnings(), [])
+
+    def test_a_task_that_is_settled_before_its_start_is_stored_is_not_cancelled(self):
+        task = self.submit()
+        running = self.runner.queue.pop(0)
+        running.call.started()
+        self.settle(task, starts=[Start(task, 1)])
+        self.turn()
+        self.assertEqual(self.runner.cancelled, [])
+        ended = self.wait(task)
+        self.end(running, Result(Raw(b"1")))
+        self.assertEqual((ended, self.warnings()), ([(State.SUCCEEDED, b'"paid"')], []))
+
+    def test_a_task_that_others_run_is_cancelled_here_and_its_end_dropped_with_a_warning(self):
+        task = self.submit()
+        running = self.runner.queue.pop(0)
+        running.call.started()
+        lost = Settle(task, 1, State.WAITING, "lost", is_loss=True)
+        self.elsewhere(starts=[Start(task, 1)], settles=[lost])
+        self.start_elsewhere(task)
+        self.turn()
+        self.assertEqual(self.runner.cancelled, [running])
+        self.end_elsewhere(task)
+        self.end(running, CANCELLED)
+        self.assertEqual(len(self.warnings()), 1)
+
+    def test_a_store_that_cannot_be_read_lets_the_end_be_dropped(self):
+        """With a warning, but for a stop, at which it is closed."""
+        first, second = self.submit(), self.submit()
+        running = [self.begin(), self.begin()]
+        self.settle(first)
+        self.settle(second)
+        self.patch(self.tasks, "get", lambda task: fail(StoreError("no server")))
+        self.end(running[0], Result(Raw(b"1")))
+        self.assertEqual(len(self.warnings()), 1)
+        self.tasks.stop_accepting()
+        self.end(running[1], Result(Raw(b"1")))
+        self.assertEqual(len(self.warnings()), 1)
+
+    def test_a_function_may_ask_for_the_number_of_its_node(self):
+        self.submit()
+        self.assertEqual(self.begin().call.node, 3)
+
+    def setUp(self):
+        super().setUp()
+        self.logged = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+
+    def warnings(self):
+        return [each for each in self.logged if "not its own" in (each.get("log_format") or "")]
+
+
 class FollowingTests(NodeCase):
     def test_tasks_that_others_have_stored_are_claimed(self):
         self.submit_elsewhere(function="f")
         self.pass_time(2 * POLL_SECONDS)
         self.assertEqual(len(self.runner.queue), 1)
+
+    def test_tasks_that_others_have_scheduled_start_when_they_are_due(self):
+        self.submit_elsewhere(function="f", due=1002.0)
+        self.pass_time(1)
+        self.assertEqual(self.runner.queue, [])
+        self.pass_time(1 + 2 * POLL_SECONDS)
+        self.assertEqual(len(self.runner.queue), 1)
+
+    def test_tasks_that_others_have_stored_expire(self):
+        task = self.submit_elsewhere(deadline=1001.0)
+        self.pass_time(1 + 2 * POLL_SECONDS)
+        self.assertIs(self.store.get(task).state, State.EXPIRED)
+
+    def test_a_store_that_takes_its_time_is_not_asked_again_meanwhile(self):
+        held, calls = Deferred(), []
+        for part in (self.tasks.upkeep, self.tasks.deadlines):
+            self.patch(part, "_execute", lambda function: calls.append(function) or held)
+        self.pass_time(5 * POLL_SECONDS)
+        self.assertEqual(len(calls), 2)
 
     def test_pauses_of_others_are_followed(self):
         self.submit()
@@ -623,3 +717,35 @@ class ElsewhereTests(NodeCase):
         pending[0].errback(StoreError("no server"))
         self.pass_time(1)
         self.assertEqual(len(pending), 2)
+
+
+class StalledBatchTests(NodeCase):
+    def add(self, name="b", size=4):
+        parts = [Rows([f"{name}{n}"], [b"[1]"]) for n in range(size)]
+        self.store.batches.add(NewBatch(name, New("", "other", batch=name), parts), 1000.0)
+
+    def test_a_batch_that_a_node_has_accepted_and_not_stored_is_stored(self):
+        self.add()
+        self.pass_time(2 * STALLED_SECONDS + 1)
+        self.assertTrue(self.store.batches.get("b").is_stored)
+
+    def test_a_batch_that_goes_on_is_left_alone(self):
+        self.add()
+        for stored in range(3):
+            self.assertEqual(self.store.batches.get("b").stored, stored)
+            self.store.batches.unpack("b", 1000.0)
+            self.pass_time(STALLED_SECONDS)
+
+    def test_a_cancel_that_was_not_finished_is_finished(self):
+        self.add()
+        for _ in range(4):
+            self.store.batches.unpack("b", 1000.0)
+        self.store.batches.cancel("b")
+        self.pass_time(2 * STALLED_SECONDS + 1)
+        self.assertEqual(self.store.batches.get("b").state, "cancelled")
+
+    def test_a_stopped_node_begins_nothing(self):
+        self.add()
+        self.node.stop()
+        self.pass_time(3 * STALLED_SECONDS)
+        self.assertEqual(self.store.batches.get("b").stored, 0)
