@@ -99,9 +99,10 @@ class Listening:
             try:
                 with closing(self._database.connect("listener")) as connection:
                     self._serve(connection)
-            except psycopg.Error as error:
+            except Exception as error:
                 self.outbox.is_sent = False
-                self._say(explained(error))
+                fault = explained(error) if isinstance(error, psycopg.Error) else f"a bug in taskd: {error!r}"
+                self._say(fault)
                 self._wait(RECONNECT_SECONDS)
 
     def _serve(self, connection: psycopg.Connection[object]) -> None:
