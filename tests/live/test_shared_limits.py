@@ -80,7 +80,7 @@ def test_the_places_of_a_node_that_is_killed_are_free_again_when_it_is_dead_and_
         assert most_at_once(meanwhile) <= 2 - len(lost)
 
 
-def test_tasks_that_wait_for_those_of_other_nodes_say_so(nodes: Nodes) -> None:
+def test_the_reason_for_which_a_task_waits_names_tasks_of_other_nodes(nodes: Nodes) -> None:
     first, second = nodes.start_many(2)
     one, other = first.connect(), second.connect()
     held = [submit(one, "record_two", number, 30.0) for number in range(2)]
