@@ -24,7 +24,7 @@ class LaterWants:
         self._wants: dict[str, tuple[float, Want]] = {}
 
     def add(self, function: str, want: Want, seconds: float) -> None:
-        """Ask for this, and for what was to be asked for already, in so many seconds or earlier."""
+        """Ask for this, with earlier wants of the function, in so many seconds or earlier."""
         at, earlier = self._wants.get(function, (inf, None))
         at = min(at, self._clock.seconds() + seconds)
         self._wants[function] = at, want if earlier is None else both(earlier, want)

@@ -44,7 +44,7 @@ class HeldByRate(msgspec.Struct, frozen=True):
 
 
 class SharedPlaces(msgspec.Struct, frozen=True):
-    """What the limits of a function count on all nodes, with one value of its concurrency key."""
+    """The tasks and starts that a function's limits count on all nodes, with one value of its key."""
 
     key: str
     places: Places

@@ -77,7 +77,7 @@ Those without a limit key come first; for functions that have such keys, or owne
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """What a function's tasks are held to on all nodes together; None means no limit.
+    """The limits of a function on all nodes together; None means no limit.
 
     At most `concurrency` are claimed or run, and at most `rate` start in `seconds`: with `by_key`,
     so many of each value of the concurrency key, which their limit keys have.

@@ -69,7 +69,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Places(msgspec.Struct, frozen=True):
-    """What a limit counts of one function, or of one value of its concurrency key, on all nodes.
+    """The tasks and starts that a limit counts of one function, or of one value of its key, on all nodes.
 
     `leases` are the tasks that have places, and `started` are the starts that the rate counts, of which
     the first counts no more in `seconds`, None if there are none. `unstarted` leases count as starts too.

@@ -94,7 +94,7 @@ def test_nodes_that_claim_at_once_take_turns_and_never_too_much(open_node):
     assert stores[0].counts() == {("f", State.SUCCEEDED): 300}
 
 
-def test_a_function_that_another_node_claims_just_now_is_to_be_asked_for_again(open_node, database):
+def test_a_function_that_another_node_claims_just_now_should_be_wanted_again(open_node, database):
     store = open_node()
     store.write(Changes(submits=tasks(1)), NOW)
     with closing(psycopg.connect(database.dsn)) as other:
@@ -135,7 +135,7 @@ def test_a_rate_holds_for_each_key(open_node):
     assert ids(store.write(scan, NOW).claims) == ["b0000", "b0001"]
 
 
-def test_what_a_dead_node_had_claimed_counts_as_started(open_node, database):
+def test_claimed_tasks_of_a_dead_node_count_as_started(open_node, database):
     first, second = open_node(), open_node()
     first.write(Changes(submits=tasks(4)), NOW)
     limit = {"concurrency": 2, "rate": 3, "seconds": 60.0}

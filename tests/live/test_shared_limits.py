@@ -58,10 +58,11 @@ def test_the_places_of_a_node_that_is_killed_are_free_again_when_it_is_dead_and_
     nodes: Nodes,
 ) -> None:
     victim, *others = nodes.start_many(3)
-    clients = [node.connect() for node in others]
-    accepted = [submit(clients[number % 2], "record_two", number, 0.1) for number in range(60)]
+    clients = [node.connect() for node in (victim, *others)]
+    accepted = [submit(clients[number % 3], "record_two", number, 0.1) for number in range(60)]
     lost: list[Run] = []
     while not lost:
+        assert len(nodes.runs.all()) < 60, "it has run nothing for long enough to be killed meanwhile"
         nodes.database.sql("SELECT pg_sleep(0.02)")
         victim.halt()
         lost = [run for run in nodes.runs.all() if run.node == victim.label and run.ended is None]
@@ -69,7 +70,6 @@ def test_the_places_of_a_node_that_is_killed_are_free_again_when_it_is_dead_and_
             victim.go_on()
     victim.kill()
     killed = time.time()
-    assert len(nodes.runs.all()) < 60
     nodes.runs.wait_for(accepted)
     runs = nodes.runs.all()
     assert most_at_once(run for run in runs if run not in lost) <= 2
@@ -80,7 +80,7 @@ def test_the_places_of_a_node_that_is_killed_are_free_again_when_it_is_dead_and_
         assert most_at_once(meanwhile) <= 2 - len(lost)
 
 
-def test_tasks_that_wait_for_those_of_other_nodes_say_so(nodes: Nodes) -> None:
+def test_the_reason_for_which_a_task_waits_names_tasks_of_other_nodes(nodes: Nodes) -> None:
     first, second = nodes.start_many(2)
     one, other = first.connect(), second.connect()
     held = [submit(one, "record_two", number, 30.0) for number in range(2)]

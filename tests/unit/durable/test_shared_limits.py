@@ -111,7 +111,7 @@ class PlaceTests(SharedCase):
         self.turns()
         self.assertEqual(len(self.runner.queue), 2)
 
-    def test_what_the_store_advises_to_ask_for_again_is_asked_for_then(self):
+    def test_a_want_that_the_store_has_postponed_is_repeated_then(self):
         self.store.elsewhere["f", ""] = 2
         self.store.again = {"f": 1.5}
         self.submit_to(1)
@@ -186,7 +186,7 @@ class KeyTests(SharedCase):
         self.assertEqual(self.queued(), ["2", "1"])
         self.assertEqual(self.wants()[0].want["f"].keys.keys(), {"1"})
 
-    def test_what_was_withheld_is_not_asked_for_while_the_function_is_paused(self):
+    def test_a_withheld_key_is_not_wanted_while_the_function_is_paused(self):
         self.store.elsewhere["f", "1"] = 2
         self.submit_to(2)
         self.store.again = {"f": 1.0}
