@@ -15,6 +15,7 @@ optional=()
 for each in chromium:chromium curl:curl php:php-cli redis-server:redis-server; do
     command -v "${each%:*}" > /dev/null || optional+=("${each#*:}")
 done
+compgen -G '/usr/lib/php/*/pdo_pgsql.so' > /dev/null || optional+=(php-pgsql)
 
 [ ${#needed[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || exit 0

@@ -23,6 +23,8 @@ def node(number, *functions, **more):
 class Others:
     """The other nodes of a store that is shared, as far as labels concern them."""
 
+    node = 1
+
     def __init__(self):
         self.rows = []
         self.fault = None
