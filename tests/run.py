@@ -142,9 +142,10 @@ the files out evenly. `TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
     "test_annotations.py", "test_attacks.py", "test_bad_days.py", "test_bad_days_of_clocks.py",
-    "test_bad_days_of_databases.py", "test_bad_days_of_links.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
-    "test_frameworks.py", "test_gateway.py", "test_import.py", "test_js_client.py", "test_limits.py",
-    "test_link.py", "test_lost.py", "test_nodes.py", "test_objects.py", "test_output.py", "test_packaging.py",
+    "test_bad_days_of_databases.py", "test_bad_days_of_links.py", "test_cancel.py", "test_cli.py",
+    "test_flow_control.py", "test_frameworks.py", "test_gateway.py", "test_import.py", "test_js_client.py",
+    "test_limits.py", "test_link.py", "test_lost.py", "test_nodes.py", "test_objects.py", "test_output.py",
+    "test_packaging.py",
     "test_php_client.py", "test_pool.py", "test_postgres_harness.py", "test_queue.py",
     "test_recycling.py", "test_reload.py", "test_short.py", "test_soak.py", "test_status.py",
     "test_stop.py", "test_task_server.py", "test_tls.py", "test_transports.py", "test_unanswered.py",

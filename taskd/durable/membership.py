@@ -89,7 +89,9 @@ class Membership:
         """Whether the lease could not be renewed, so that nothing is claimed."""
         self.fault: str | None = None
         """Why it could not be renewed the last time; None if it could."""
-        self._faults: set[str] = set()  # those that were logged: a cut link fails in two or three ways by turns
+        self._faults: set[str] = (
+            set()
+        )  # those that were logged: a cut link fails in two or three ways by turns
 
     def start(self) -> None:
         """Renew the lease from now on."""

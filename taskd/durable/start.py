@@ -56,7 +56,7 @@ class StorePart:
         )
         self._node: Node | None = None
         if nodes is not None:
-            tasks.window.pace = Pace(reactor)
+            tasks.window.pace = Pace(reactor, lambda: server.max_workers)
             tasks.limiter.is_shared = True
             elsewhere = Elsewhere(
                 reactor,

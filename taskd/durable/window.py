@@ -42,6 +42,7 @@ class Window:
         self._limiter = limiter
         self._may_claim = may_claim
         self._claimed: dict[str, int] = {}
+        self._total = 0
         self._bytes: Counter[str] = Counter()
         self._has_backlog: set[str] = set()
         self.pace: Pace | None = None
@@ -49,7 +50,7 @@ class Window:
 
     @property
     def size(self) -> int:
-        """The number of tasks of a function that may be claimed."""
+        """The number of tasks of a function that may be claimed; if other nodes could run them, of all."""
         return WINDOW if self.pace is None else min(self.pace.size, WINDOW)
 
     def claimed_of(self, function: str) -> int:
@@ -102,9 +103,13 @@ class Window:
             claimed -= self._limiter.held(function)
         elif self._bytes[function] >= WINDOW_BYTES:
             return -WINDOW
+        if self.pace is not None:  # one of each function all the same, so that none waits for the others
+            return max(self.size - self._total, 1 - claimed)
         return self.size - claimed
 
     def _has_much_room(self, function: str) -> bool:
+        if self.pace is not None and self.pace.is_slow:
+            return True
         return self.claimed_of(function) <= self.size // 2 and self._bytes[function] <= WINDOW_BYTES // 2
 
     def _want(self, function: str, want: KeyedWant | None) -> None:
@@ -157,6 +162,7 @@ class Window:
 
     def enter(self, record: Record) -> None:
         """Count a claimed task."""
+        self._total += 1
         self._claimed[record.new.function] = self.claimed_of(record.new.function) + 1
         self._bytes[record.new.function] += _size(record)
 
@@ -179,6 +185,7 @@ class Window:
     def leave(self, record: Record, *, waits: bool) -> None:
         """Count a task no more: it has ended, or waits in the store again."""
         function = record.new.function
+        self._total -= 1
         self._claimed[function] -= 1
         if self.pace is not None and not waits:
             self.pace.ended()

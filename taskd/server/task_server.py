@@ -133,6 +133,11 @@ class TaskServer:
         """Return the task with this number, None if it has ended or never existed."""
         return self._in_flight.get(number)
 
+    @property
+    def max_workers(self) -> int:
+        """The number of workers that there may be."""
+        return self._scheduler.config.max_workers
+
     def cancel(self, work: Work, grace: float = inf) -> None:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns.
 

@@ -19,7 +19,7 @@ def test_the_tasks_of_a_node_that_is_killed_under_load_run_elsewhere_within_12_s
     must_have_succeeded(nodes, accepted)
     again = repeated(nodes)
     assert set(again) <= left
-    print("elsewhere after", [runs[1].at - killed for runs in again.values()], len(accepted))
+    assert again
     assert {runs[1].node for runs in again.values()} <= {"n2", "n3"}
     assert max(runs[1].at for runs in again.values()) - killed < FOUND_DEAD
     assert nodes.runs.overlapping() == set()

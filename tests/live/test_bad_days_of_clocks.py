@@ -30,7 +30,9 @@ def begun(nodes: Nodes, task: str) -> float:
 
 
 def living(nodes: Nodes) -> list[int]:
-    return [int(node) for (node,) in nodes.database.sql("SELECT id FROM taskd.node WHERE gone IS NULL ORDER BY 1")]
+    return [
+        int(node) for (node,) in nodes.database.sql("SELECT id FROM taskd.node WHERE gone IS NULL ORDER BY 1")
+    ]
 
 
 def test_delays_schedules_and_deadlines_go_by_the_clock_of_the_database(nodes: Nodes) -> None:

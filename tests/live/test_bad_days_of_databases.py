@@ -1,4 +1,4 @@
-"""A database that is killed, fails over, or is slow: nothing that was acknowledged is lost, and nodes go on."""
+"""A database that is killed, fails over, or is slow: nothing acknowledged is lost, and nodes go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.live.bad_days import must_have_succeeded, repeated, unsettled
+from tests.live.bad_days import must_have_succeeded, repeated, unsettled, until
 from tests.live.nodes import Load, Node, Nodes, submit
 from tests.live.runs import Runs
 from tests.postgres_server import Database, PostgresServer, fresh_database
@@ -17,11 +17,14 @@ from tests.postgres_server import Database, PostgresServer, fresh_database
 DEAD_SECONDS = 10.0
 """Seconds after which a node that has not renewed its lease may be found dead."""
 
+MIGRATES = """
+SELECT 1 FROM pg_stat_activity WHERE application_name = 'taskd migration' AND wait_event_type = 'Lock'
+"""
+"""Finds a node that waits for somebody else to make the schema."""
+
 
 @pytest.fixture
-def own_nodes(
-    start_postgres: Callable[..., PostgresServer], tmp_path: Path
-) -> Iterator[Nodes]:
+def own_nodes(start_postgres: Callable[..., PostgresServer], tmp_path: Path) -> Iterator[Nodes]:
     """Starts nodes on a server of the test's own."""
     with fresh_database(start_postgres()) as database, Nodes(database, tmp_path) as nodes:
         yield nodes
@@ -109,3 +112,14 @@ def test_a_transaction_that_is_held_open_changes_nothing_but_the_pace(nodes: Nod
         accepted = load.stop()
         must_have_succeeded(nodes, accepted)
     assert repeated(nodes) == {}
+
+
+def test_a_migration_whose_node_is_killed_is_made_by_the_next(nodes: Nodes) -> None:
+    with psycopg.connect(nodes.database.dsn) as other:
+        other.execute("CREATE SCHEMA taskd")  # which the node has to wait for
+        node = nodes.start()
+        until(nodes, lambda: nodes.database.sql(MIGRATES), "it does not migrate")
+        node.kill()
+        other.rollback()
+    [node] = nodes.start_many(1)
+    must_have_succeeded(nodes, [submit(node.connect(), "record")])

@@ -191,6 +191,18 @@ def test_new_tasks_go_straight_to_the_node_only_if_it_lives(open_node, database)
     assert ids(claim(second)) == ["f0000"]
 
 
+def test_nodes_of_one_name_are_two(open_node, database):
+    first, second, third = open_node(name="a:1"), open_node(name="a:1"), open_node()
+    first.write(Changes(submits=tasks(2)), NOW)
+    start(first, claim(first, 1))
+    start(second, claim(second, 1))
+    die(database, first)
+    assert third.rescue(NOW) == 1
+    assert second.nodes.renew(NodeInfo(name="a:1")).is_mine
+    assert second.write(Changes(settles=[end("f0001")]), NOW).own.settles == [True]
+    assert not first.nodes.renew(NodeInfo(name="a:1")).is_mine
+
+
 def test_a_rescue_waits_for_no_lock(open_node, database):
     first, second = open_node(), open_node()
     first.write(Changes(submits=tasks(2)), NOW)
@@ -387,7 +399,9 @@ def test_a_schema_that_is_too_new_is_refused(database):
 def test_a_connection_that_was_lost_while_idle_is_made_again(open_node, database):
     store = open_node()
     store.write(Changes(submits=tasks(1)), NOW)
-    kill = "SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE application_name = 'taskd writer'"
+    kill = (
+        "SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE application_name = 'taskd writer'"
+    )
     database.sql(kill)
     assert ids(claim(store)) == ["f0000"]
     database.sql(kill.replace("writer", "reader"))

@@ -32,7 +32,7 @@ DEAD_SECONDS = 10.0
 """Seconds by the database's clock after which a node that has not renewed is dead."""
 
 CUT_OFF_MS = 1000
-"""Milliseconds in which a connection of a dead node must have ended; else its locks are left for the next time."""
+"""Milliseconds in which a connection of a dead node must have ended; else its locks are left."""
 
 KEPT_DAYS = 7
 """Days for which the row of a node that is gone is kept, to be seen."""

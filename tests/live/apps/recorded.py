@@ -1,8 +1,8 @@
 """Durable functions that note each run in a table: which were lost, or done twice, is seen there.
 
-`$RECORD` is the URL of the database, `$NODE` the name of the server that runs them. With `$EACH_SECOND` one is
-run each second, with the number -1. The table is made by
-`tests.live.runs`. A note is repeated while the database cannot be reached, and is there once all the same.
+`$RECORD` is the URL of the database, `$NODE` the name of the server that runs them. With `$EACH_SECOND` one
+is run each second, with the number -1. The table is made by `tests.live.runs`.
+A note is repeated while the database cannot be reached, and is there once all the same.
 """
 
 import os
@@ -118,7 +118,10 @@ def record_at_rate() -> float:
 
 @task(durable=True)
 def record_alive(seconds: float = 0.0, stubborn: bool = False) -> None:
-    """Note again and again, the first time, that the process lives; whether it is stubborn, it is ended by force."""
+    """Note again and again, in the first attempt, that the process lives.
+
+    If it is `stubborn`, it ends only with its process.
+    """
     run = _begin(0)
     ending = time.monotonic() + (seconds if current_task().attempt < 2 else 0.0)
     while time.monotonic() < ending:

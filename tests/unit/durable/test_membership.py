@@ -2,6 +2,7 @@
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.cancels import FENCE_GRACE
@@ -132,6 +133,26 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual(self.member.told[1:], ["fence"])
         self.assertEqual(self.membership.fault, "no server")
         self.assertLess(FENCE_SECONDS + FENCE_GRACE + KILL_DELAY, DEAD_SECONDS)
+
+    def test_each_reason_is_logged_once_until_the_lease_is_renewed(self):
+        logged = []
+
+        def note(event):
+            if "cannot be renewed" in (event.get("log_format") or ""):
+                logged.append(event["error"])
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        self.answer(Beat(0.0))
+        self.clock.advance(RENEW_SECONDS)
+        for error in ("reset", "refused", "reset", "refused"):
+            self.answer(StoreError(error))
+            self.clock.advance(RETRY_SECONDS)
+        self.assertEqual(logged, ["reset", "refused"])
+        self.answer(Beat(4.0))
+        self.clock.advance(RENEW_SECONDS)
+        self.answer(StoreError("reset"))
+        self.assertEqual(logged, ["reset", "refused", "reset"])
 
     def test_a_renewal_that_hangs_counts_as_none(self):
         self.answer(Beat(0.0))

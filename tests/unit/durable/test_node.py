@@ -1,5 +1,7 @@
 """One node of many: what it follows, what it ends when its lease is lost, and what it reads of the others."""
 
+from collections import Counter
+
 import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred, execute, fail
@@ -8,7 +10,7 @@ from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.elsewhere import SETTLE_SECONDS, Elsewhere
 from taskd.durable.node import POLL_SECONDS, STALLED_SECONDS, Node
-from taskd.durable.pace import LEAST, Pace
+from taskd.durable.pace import Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
 from taskd.store.base import Changes, Own, StoreError, Written
@@ -474,38 +476,51 @@ class EarlyHintTests(NodeCase):
 
 
 class PaceTests(NodeCase):
+    WORKERS = 4
+
     def setUp(self):
         super().setUp()
-        self.tasks.window.pace = Pace(self.clock)
+        self.tasks.window.pace = Pace(self.clock, lambda: self.WORKERS)
 
-    def test_a_slow_node_leaves_tasks_to_others(self):
-        for number in range(2 * LEAST):
-            self.submit_elsewhere(f"{number}", function="f")
+    def submit_many(self, count, function="f"):
+        self.elsewhere(submits=[New(f"{function}{n:04}", function, b"[1]") for n in range(count)])
+
+    def test_a_slow_node_claims_no_more_than_it_has_workers(self):
+        self.submit_many(100)
         self.pass_time(5)
-        self.assertEqual(len(self.runner.queue), LEAST)
+        self.assertEqual(len(self.runner.queue), self.WORKERS)
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.assertEqual(len(self.runner.queue), self.WORKERS)
+
+    def test_a_function_has_one_place_however_many_tasks_of_another_wait(self):
+        self.submit_many(100)
+        self.pass_time(5)
+        self.submit_many(100, "g")
+        self.pass_time(5)
+        counts = Counter(task.call.function for task in self.runner.queue)
+        self.assertEqual(counts, {"f": self.WORKERS, "g": 1})
 
     def test_a_quick_one_claims_those_of_a_fifth_of_a_second(self):
-        for number in range(1000):
-            self.submit_elsewhere(f"{number:03}", function="f")
+        self.submit_many(1000)
         self.pass_time(1)
         most = 0
-        for _ in range(4):
+        for _ in range(6):
             for _ in range(2):  # all that it has, in a twentieth of a second each
                 most = max(most, len(self.runner.queue))
                 for _ in range(len(self.runner.queue)):
                     self.end(self.begin(), Result(Raw(b"1")))
                 self.turn(0.05)
-        self.assertGreater(most, 4 * LEAST)
+        self.assertGreater(most, 8 * self.WORKERS)
 
     def test_the_pace_is_that_of_the_last_tenth_of_a_second(self):
-        pace = self.tasks.window.pace
+        pace = Pace(self.clock, lambda: 4)
         for _ in range(100):
             pace.ended()
-        self.assertEqual(pace.size, LEAST)
+        self.assertEqual((pace.size, pace.is_slow), (4, True))
         self.turn(0.1)
-        self.assertEqual(pace.size, 200)
+        self.assertEqual((pace.size, pace.is_slow), (200, False))
         self.turn(0.1)
-        self.assertEqual(pace.size, LEAST)
+        self.assertEqual((pace.size, pace.is_slow), (4, True))
 
 
 class FenceTests(NodeCase):

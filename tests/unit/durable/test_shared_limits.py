@@ -70,7 +70,7 @@ class SharedCase(LimitCase):
 
     def use(self, **limits):
         self.tasks.limiter.is_shared = True
-        self.tasks.window.pace = Pace(self.clock)
+        self.tasks.window.pace = Pace(self.clock, lambda: 8)
         super().use(**limits)
 
     def wants(self):
