@@ -19,6 +19,7 @@ from taskd.cli.options import json_option
 from taskd.cli.running import FAILED, USAGE, fail
 from taskd.durable.resealing import Resealing
 from taskd.store.base import StoreError
+from taskd.store.descriptions import is_postgres, without_password
 from taskd.store.records import State
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_file import check_file, opened_for_reading
@@ -41,7 +42,16 @@ def store() -> None:
     """Check, migrate, reseal or export the file in which a daemon keeps its tasks."""
 
 
-_file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]")
+def _named(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
+    if is_postgres(file):
+        fail(
+            f"{without_password(file)} is a database, and this is about files: a daemon migrates its own "
+            "database when it starts, and PostgreSQL has tools to check and export it"
+        )
+    return file
+
+
+_file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]", callback=_named)
 
 
 @contextmanager

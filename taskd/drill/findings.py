@@ -25,11 +25,13 @@ FAULTS = {
 class Takeover:
     """The consequences of a kill or the like, `at` seconds after the start of the load, of the node's `life`.
 
-    `cut` is how many runs it cut off. `again` is how many seconds later the last of those that had to run
-    again did so, and `silence` after how many any task was started at all; None if none was.
+    It lasted `seconds`. `cut` is how many runs it cut off. `again` is how many seconds later the last of
+    those that had to run again did so, and `silence` after how many any task was started at all; None if
+    none was.
     """
 
     at: float
+    seconds: float
     how: str
     life: str
     cut: int

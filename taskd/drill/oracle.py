@@ -173,8 +173,8 @@ class _Judge:
             ]
             if stored.state != "cancelled" or after:
                 self.findings.contradicted.append(
-                    f"{asked} was cancelled while it was {asked.was}, is {stored.state}, and ran "
-                    f"{len(after)} times after that"
+                    f"{asked} was cancelled at {asked.cancelled:.3f} while it was {asked.was}, is "
+                    f"{stored.state}, and began at {[round(run.begun, 3) for run in runs]}"
                 )
 
     def _check_tokens(self) -> None:

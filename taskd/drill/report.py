@@ -95,6 +95,7 @@ def report_object(about: About, found: Findings, status: int) -> dict[str, Any]:
         "takeovers": [
             {
                 "at": round(each.at, 3),
+                "seconds": round(each.seconds, 3),
                 "what": each.how,
                 "node": each.life,
                 "cut": each.cut,

@@ -73,10 +73,12 @@ class Hits:
 def reason_of(run: Run, following: Run, hits: Hits) -> str | None:
     """Return why a run was followed by another of the same task, None if nothing explains it.
 
-    Whatever was done must be over no sooner than the run began, and have begun before the other run.
+    Whatever was done must be over no sooner than the run began, and have begun before the other run. A node
+    that was out of touch may still end what it runs when it is back.
     """
     for kill in hits.on(run):
-        if max(kill.at, kill.until) >= run.begun and kill.at <= following.begun:
+        over = kill.until + NOTICE_SECONDS if kill.how in _OUT_OF_TOUCH else max(kill.at, kill.until)
+        if over >= run.begun and kill.at <= following.begun:
             return REASONS[kill.how]
     return LATE_RUN if hits.was_out_of_touch(following) else None
 
@@ -116,5 +118,11 @@ def _takeover(kill: Kill, followers: Sequence[Run | None], begun: Sequence[float
     position = bisect_right(begun, kill.at)
     silence = begun[position] - kill.at if position < len(begun) else None
     return Takeover(
-        kill.at - start, str(kill.how), kill.life, len(followers), max(again, default=None), silence
+        at=kill.at - start,
+        seconds=max(kill.until - kill.at, 0.0),
+        how=str(kill.how),
+        life=kill.life,
+        cut=len(followers),
+        again=max(again, default=None),
+        silence=silence,
     )

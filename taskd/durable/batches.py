@@ -79,6 +79,8 @@ class DurableBatches:
         self._now = now
         self._waiters: dict[str, list[Callable[[], object]]] = {}
         self._pending_bytes = 0
+        self._steps: dict[str, tuple[int, int]] = {}
+        """How far the unended batches were when they were last looked at."""
         self.is_stopping = False
         self._progress = BatchProgress(clock, now, push)
         self.cancelling: set[str] = set()
@@ -171,6 +173,21 @@ class DurableBatches:
             self._clock.callLater(RETRY_SECONDS, self.resume)
 
         self._execute(self._store.batches.unended).addCallbacks(read, failed)
+
+    def resume_stalled(self) -> None:
+        """Go on with what another node has begun, and has left where it was since the last call."""
+
+        def read(batches: list[BatchRecord]) -> None:
+            before, self._steps = self._steps, {batch.id: (batch.stored, batch.over) for batch in batches}
+            for batch in batches:
+                if before.get(batch.id) != self._steps[batch.id] or batch.id in self.cancelling:
+                    continue
+                if batch.is_cancelled:
+                    self.cancelling.add(batch.id)
+                if batch.is_cancelled or not batch.is_stored:
+                    self._store_tasks(batch, self._go_on)
+
+        self._execute(self._store.batches.unended).addCallbacks(read, _store_error)
 
     def _go_on(self, batch: BatchRecord | ShuttingDown) -> None:
         if isinstance(batch, BatchRecord) and batch.is_cancelled:

@@ -129,7 +129,7 @@ class Membership:
         if took >= FENCE_SECONDS:  # which proves nothing about now
             self.renew_soon()
             return
-        self._alarm.set(self._clock.seconds() + RENEW_SECONDS)
+        self._alarm.set(asked + RENEW_SECONDS)
         if self.is_fenced:
             self.is_fenced = False
             self._since = asked

@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.durable.batches import DurableBatches
 from taskd.durable.cancels import Cancels
 from taskd.durable.elsewhere import Elsewhere
 from taskd.durable.membership import Membership
@@ -23,6 +24,9 @@ POLL_SECONDS = 0.5
 """Seconds between two looks for tasks that others have stored: what wakes a node may be lost. A tenth more
 or less, so that nodes do not fall into step."""
 
+STALLED_SECONDS = 10.0
+"""Seconds after which a batch is gone on with that a node has accepted or cancelled, and has not finished."""
+
 
 class Tasks(Protocol):
     """The stored tasks of this node: `taskd.durable.tasks.DurableTasks`."""
@@ -36,6 +40,10 @@ class Tasks(Protocol):
     @property
     def pauses(self) -> Pauses:
         """The functions that are paused."""
+
+    @property
+    def batches(self) -> DurableBatches:
+        """Many tasks each, which are submitted, cancelled and waited for as one."""
 
     def hold(self, *, held: bool) -> None:
         """Claim nothing, and give back what has not begun; or claim tasks again."""
@@ -74,6 +82,7 @@ class Node:
         tasks.elsewhere = self._elsewhere = elsewhere
         self.membership = Membership(clock, nodes, execute, write, self, info, follow)
         self._alarm = Alarm(clock, self._poll)
+        self._batch_alarm = Alarm(clock, self._look_at_batches)
 
     @property
     def number(self) -> int:
@@ -89,6 +98,7 @@ class Node:
         self.membership.start()
         self._elsewhere.start()
         self._set_alarm()
+        self._batch_alarm.set(self._clock.seconds() + STALLED_SECONDS)
 
     def stop(self) -> None:
         """Look for nothing any more; the lease is renewed until `close`."""
@@ -154,3 +164,8 @@ class Node:
         if not self._is_stopped:
             self._set_alarm()
             self._tasks.look_everywhere()
+
+    def _look_at_batches(self) -> None:
+        if not self._is_stopped:
+            self._batch_alarm.set(self._clock.seconds() + STALLED_SECONDS)
+            self._tasks.batches.resume_stalled()

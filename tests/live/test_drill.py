@@ -8,10 +8,14 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.live.support import SOON, TASKD, TIMEOUT, title_of
+from tests.postgres_server import PASSWORD, PostgresServer
 
 SEED = 1
 """Always the same, so that a failure can be repeated."""
@@ -117,9 +121,59 @@ def wait_until_gone(drilling: Drilling) -> None:
         assert time.monotonic() < ending, left
 
 
+@pytest.fixture
+def drill_user(postgres: PostgresServer) -> Iterator[str]:
+    """Make a user who may make databases."""
+    name = "drill"
+    postgres.sql(f"CREATE ROLE {name} LOGIN CREATEDB PASSWORD '{PASSWORD}'")
+    yield name
+    postgres.sql(f"DROP ROLE {name}")
+
+
+def databases(server: PostgresServer) -> list[str]:
+    return [
+        name for (name,) in server.sql("SELECT datname FROM pg_database WHERE datname LIKE 'taskd_drill%'")
+    ]
+
+
+def test_a_drill_of_two_nodes_on_postgresql_loses_nothing_and_leaves_nothing(
+    tmp_path: Path, postgres: PostgresServer, drill_user: str
+) -> None:
+    store = postgres.dsn(user=drill_user)
+    drilling = Drilling(tmp_path, "--store", store, "--nodes", "2", "--seconds", "10", "--json")
+    status, report = drilling.report()
+    assert (status, report["verdict"], report["faults"]) == (0, "nothing was lost", {}), report
+    assert {"worker killed", "node killed", "link cut"} <= report["kills"].keys()
+    assert report["accepted"] == report["asked"] == report["settled"] > 100
+    assert PASSWORD not in json.dumps(report) + drilling.errors
+    assert drilling.left() == []
+    assert (databases(postgres), list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_link_to_postgresql_by_its_socket_is_cut_too(
+    tmp_path: Path, postgres: PostgresServer, drill_user: str
+) -> None:
+    store = f"postgres:host={postgres.directory} port={postgres.port} user={drill_user} dbname=postgres"
+    drilling = Drilling(tmp_path, "--store", store, "--kill", "store-link", "--seconds", "4", "--json")
+    status, report = drilling.report()
+    assert (status, report["faults"]) == (0, {}), report
+    assert report["kills"].keys() <= {"link cut", "link silent"}
+    assert report["kills"]["link cut"] > 0
+    assert report["accepted"] == report["settled"] > 50
+    assert databases(postgres) == []
+
+
+def test_a_user_who_may_make_no_database_learns_what_to_do(tmp_path: Path, postgres: PostgresServer) -> None:
+    drilling = Drilling(tmp_path, "--store", postgres.dsn())
+    status, _ = drilling.end()
+    assert status == 2
+    assert "ALTER ROLE taskd CREATEDB" in drilling.errors
+    assert PASSWORD not in drilling.errors
+
+
 def test_a_drill_that_cannot_be_made_ends_with_the_reason(tmp_path: Path) -> None:
     for arguments, reason in (
-        (["--store", "postgres:dbname=x"], "not possible yet"),
+        (["--store", "postgres:host=127.0.0.1 port=1"], "is the server running there"),
         (["--kill", "workers,databases"], "'databases' is none of workers, nodes, store-link"),
         (["--keep", "."], "exists already"),
     ):

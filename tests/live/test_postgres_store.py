@@ -5,13 +5,17 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from taskd.cli.store import store as store_commands
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
+from taskd.store.batches import NewBatch, Rows
 from taskd.store.nodes import NodeInfo
 from taskd.store.postgres import PostgresStore, connection, schema
 from taskd.store.postgres.schema import migrate
 from taskd.store.records import Accepted, Event, New, Settle, Start, State, first_seq
+from tests.pgbouncer import PgBouncer
 
 NOW = 1000.0
 
@@ -203,7 +207,7 @@ def test_a_cancel_reaches_the_node_that_has_the_task(open_node):
     start(first, claim(first, 1))
     claim(first, 1)
     states = second.write(Changes(cancels=["f0000", "f0001"]), NOW).cancelled
-    assert states == [State.RUNNING, State.WAITING]
+    assert states == [State.RUNNING, State.RUNNING]  # as far as anybody but the node can know
     assert first.nodes.renew(NodeInfo()).cancelled == ["f0000", "f0001"]
     assert second.nodes.renew(NodeInfo()).cancelled == []
     settles = [end("f0000", 1, State.CANCELLED), end("f0001", 0, State.CANCELLED)]
@@ -246,6 +250,19 @@ def test_a_renewal_tells_a_node_the_time_what_is_paused_and_what_was_rescued(ope
     start(second, claim(second))
     die(database, second)
     assert first.nodes.renew(NodeInfo()).rescued == 1
+
+
+def test_the_cancel_of_a_batch_reaches_what_other_nodes_have_claimed(open_node):
+    first, second = open_node(), open_node()
+    rows = Rows(["b1", "b2", "b3"], [b"[1]"] * 3)
+    first.batches.add(NewBatch("b", New("", "f", batch="b", keep=9.0), [rows], keep=9.0), NOW)
+    first.batches.unpack("b", NOW)
+    start(first, claim(first, 1))
+    claim(second, 1)
+    second.batches.cancel("b")
+    assert [each.task for each in second.batches.cancel_rows("b", "", 100, NOW).events] == ["b3"]
+    assert first.nodes.renew(NodeInfo()).cancelled == ["b1"]
+    assert second.nodes.renew(NodeInfo()).cancelled == []  # it cancels those itself
 
 
 def test_nodes_are_shown_and_drained(open_node):
@@ -474,3 +491,22 @@ def test_a_closed_store_is_closed(open_node):
         store.get("x")
     with pytest.raises(StoreError, match="the daemon stops"):
         store.write(Changes(), NOW)
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "export"])
+def test_the_commands_about_files_refuse_a_database(command):
+    ran = CliRunner().invoke(store_commands, [command, "postgresql://taskd:s3cret@db/tasks"])
+    assert ran.exit_code == 1
+    assert "postgresql://taskd:***@db/tasks is a database" in ran.output
+
+
+def test_two_nodes_behind_pgbouncer_prepare_nothing_and_share_its_connections(database, postgres):
+    with PgBouncer(postgres) as bouncer:
+        dsn = bouncer.dsn(database.name)
+        with closing(PostgresStore(dsn)) as first, closing(PostgresStore(dsn)) as second:
+            for n in range(10):
+                first.write(Changes(submits=[New(f"{n}", "f", b"[1]", keep=9.0)]), NOW)
+                start(second, claim(second))
+                assert second.write(Changes(settles=[end(f"{n}")]), NOW).own.settles == [True]
+                assert first.get(f"{n}").state is State.SUCCEEDED
+            assert first.nodes.renew(NodeInfo()).is_mine

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, follower
 from taskd.store.postgres.accepting import accept, hold_unique
-from taskd.store.postgres.by_hand import cancel_unclaimed
+from taskd.store.postgres.by_hand import ask_nodes, cancel_unclaimed
 from taskd.store.postgres.literals import datas, from_text, numbers
 from taskd.store.postgres.owners import Owners
 from taskd.store.postgres.reading import LAST, Query, Read, id_like, owned_by
@@ -139,6 +139,7 @@ class PostgresBatches:
             looked = transaction.rows(_LOOK, batch, after, limit)
             free = [task for task, is_free in looked if is_free]
             events = cancel_unclaimed(transaction, free, now) if free else []
+            ask_nodes(transaction, [task for task, is_free in looked if not is_free])
             close_batches(transaction, now)
             return CancelledRows(events, looked[-1][0] if looked else None, _one(transaction, _ONE, batch))
 

@@ -10,7 +10,7 @@ from taskd.store.postgres.literals import texts
 from taskd.store.postgres.transaction import Transaction
 from taskd.store.records import Event, State
 
-__all__ = ["cancel", "cancel_asked", "cancel_unclaimed", "put_back", "release"]
+__all__ = ["ask_nodes", "cancel", "cancel_asked", "cancel_unclaimed", "put_back", "release"]
 
 _UNFINISHED = """
 SELECT id, {state}, last_seq, {claimed} FROM taskd.{table} WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE
@@ -34,6 +34,13 @@ SELECT id, last_seq FROM gone
     for table in _TABLES
 }
 _ASK = "UPDATE taskd.lease SET cancelled = true WHERE id = $1::text AND NOT cancelled"
+_ASK_ALL = """
+UPDATE taskd.lease SET cancelled = true
+WHERE id IN (
+    SELECT id FROM taskd.lease
+    WHERE id = ANY($1::text[]) AND node <> $2::int AND NOT cancelled ORDER BY id FOR UPDATE
+)
+"""
 
 _UNFOLD = """
 INSERT INTO taskd.event
@@ -123,13 +130,14 @@ def _find(transaction: Transaction, tasks: Collection[str]) -> dict[str, _Found]
 def cancel(transaction: Transaction, task: str, now: float) -> State | None:
     """Cancel a task that does not run; return the state that it was in, None if it does not exist.
 
-    The node that has claimed it is asked to, if that is another one.
+    The node that has claimed it is asked to, if that is another one: it may be running there by now.
     """
     found = _find(transaction, [task]).get(task)
     if found is not None:
         if found.node not in (None, transaction.node):
             transaction.execute(_ASK, task)
-        elif not found.is_started:
+            return State.RUNNING
+        if not found.is_started:
             _cancel_in(transaction, found.table, [task], now)
         return found.state
     ended = _ended(transaction, task)
@@ -147,6 +155,12 @@ def cancel_asked(transaction: Transaction, tasks: Sequence[str], now: float) -> 
     """Cancel tasks that wait again or are scheduled, as another node was asked to."""
     for task in tasks:
         cancel(transaction, task, now)
+
+
+def ask_nodes(transaction: Transaction, tasks: Sequence[str]) -> None:
+    """Have those of these tasks cancelled that other nodes have claimed."""
+    if tasks:
+        transaction.execute(_ASK_ALL, texts(tasks), transaction.node)
 
 
 def cancel_unclaimed(transaction: Transaction, tasks: Collection[str], now: float) -> list[Event]:

@@ -17,7 +17,7 @@ from taskd.store.postgres.transaction import Transaction
 
 __all__ = ["PostgresAudit", "PostgresHistory"]
 
-_LOCK_HISTORY = "LOCK TABLE taskd.history IN SHARE ROW EXCLUSIVE MODE"
+_LOCK_HISTORY = "SELECT pg_advisory_xact_lock(x'7461736b68697374'::bigint)"  # "taskhist" in ASCII
 _FIGURES = """
 SELECT h.seconds, h.at, h.function, h.figures
 FROM unnest($1::int[], $2::bigint[], $3::text[]) AS g(seconds, at, function)

@@ -189,6 +189,14 @@ class RunTests(OracleTests):
         ):
             self.must_find("unexplained", asked(), *runs, result, other)
 
+    def test_a_node_that_is_in_touch_again_may_still_end_what_it_runs(self) -> None:
+        runs = [run(begun=8.0, ended=None), run(name="b", begun=11.0, ended=11.1, life="2.1", attempt=2)]
+        result = stored(attempts=2, result=[1, "b"], ended=BEGAN + 11.1)
+        found = self.must_be_clean(asked(), *runs, result, kill(How.HOLD, 1.0, 7.5))
+        self.assertEqual(found.repeated, Counter({"the link to the store was silent": 1}))
+        self.must_find("unexplained", asked(), *runs, result, kill(How.HOLD, -9.0, -3.0))
+        self.must_find("unexplained", asked(), *runs, result, kill(How.KILL, 1.0, 7.5))
+
     def test_a_run_whose_end_was_not_stored_before_its_node_died_is_explained(self) -> None:
         runs = [run(), run(name="b", begun=0.5, ended=0.6, life="1.2")]
         result = stored(result=[1, "b"], ended=BEGAN + 0.6)

@@ -34,8 +34,8 @@ def findings(**more: Any) -> Findings:
         "kills": Counter({"worker killed": 12, "node killed": 1}),
         "delays": [0.002, 0.004, 3.5],
         "takeovers": [
-            Takeover(1.0, How.WORKER, "1.1", 2, 0.25, 0.1),
-            Takeover(2.0, How.WORKER, "1.1", 1, None, None),
+            Takeover(1.0, 0.0, How.WORKER, "1.1", 2, 0.25, 0.1),
+            Takeover(2.0, 0.0, How.WORKER, "1.1", 1, None, None),
         ],
         **more,
     }

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.drill.stores import DrillError, Place, place_for
+from taskd.drill.stores import DrillError, Place, place_for, targets_of
+
+
+class TargetTests(SynchronousTestCase):
+    def test_a_store_without_a_server_has_no_link(self) -> None:
+        for store in ("memory", "sqlite:x"):
+            self.assertEqual(targets_of(store), {"workers", "nodes"})
+        self.assertEqual(targets_of("postgresql://host/x"), {"workers", "nodes", "store-link"})
 
 
 class PlaceTests(SynchronousTestCase):

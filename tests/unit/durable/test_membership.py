@@ -124,6 +124,15 @@ class MembershipTests(SynchronousTestCase):
         self.clock.advance(FENCE_SECONDS - 3.0)
         self.assertEqual(self.member.told[1:], ["fence"])
 
+    def test_a_renewal_that_took_long_is_followed_by_another_at_once(self):
+        self.answer(Beat(0.0))
+        self.clock.advance(RENEW_SECONDS)
+        self.clock.advance(FENCE_SECONDS - 1)
+        self.assertEqual(self.member.told[1:], ["fence"])
+        self.answer(Beat(0.0))
+        self.clock.advance(0)
+        self.answer(Beat(0.0))
+
     def test_a_node_that_is_back_in_time_goes_on(self):
         self.answer(Beat(0.0))
         self.clock.advance(RENEW_SECONDS)

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, execute
 
 from taskd.durable.cancels import FENCE_GRACE
 from taskd.durable.elsewhere import Elsewhere
-from taskd.durable.node import POLL_SECONDS, Node
+from taskd.durable.node import POLL_SECONDS, STALLED_SECONDS, Node
 from taskd.durable.pace import LEAST, Pace
 from taskd.errors import Cancelled, WorkerLost
 from taskd.model import Failure, Result
@@ -439,3 +439,35 @@ class ElsewhereTests(NodeCase):
         pending[0].errback(StoreError("no server"))
         self.pass_time(1)
         self.assertEqual(len(pending), 2)
+
+
+class StalledBatchTests(NodeCase):
+    def add(self, name="b", size=4):
+        parts = [Rows([f"{name}{n}"], [b"[1]"]) for n in range(size)]
+        self.store.batches.add(NewBatch(name, New("", "other", batch=name), parts), 1000.0)
+
+    def test_a_batch_that_a_node_has_accepted_and_not_stored_is_stored(self):
+        self.add()
+        self.pass_time(2 * STALLED_SECONDS + 1)
+        self.assertTrue(self.store.batches.get("b").is_stored)
+
+    def test_a_batch_that_goes_on_is_left_alone(self):
+        self.add()
+        for stored in range(3):
+            self.assertEqual(self.store.batches.get("b").stored, stored)
+            self.store.batches.unpack("b", 1000.0)
+            self.pass_time(STALLED_SECONDS)
+
+    def test_a_cancel_that_was_not_finished_is_finished(self):
+        self.add()
+        for _ in range(4):
+            self.store.batches.unpack("b", 1000.0)
+        self.store.batches.cancel("b")
+        self.pass_time(2 * STALLED_SECONDS + 1)
+        self.assertEqual(self.store.batches.get("b").state, "cancelled")
+
+    def test_a_stopped_node_begins_nothing(self):
+        self.add()
+        self.node.stop()
+        self.pass_time(3 * STALLED_SECONDS)
+        self.assertEqual(self.store.batches.get("b").stored, 0)
