@@ -1,4 +1,4 @@
-"""The copy of a store's contents into another store, or into a file: everything as it is, a part at a time."""
+"""The copy of a store's contents into another one, or into a file: as they are, a part at a time."""
 
 from __future__ import annotations
 
@@ -114,21 +114,23 @@ class Target(Protocol):
         """Add items as they are; return what has become of each. All of it is one transaction.
 
         No task among them runs. What is there already stays as it is: a task or a batch with the same
-        id, figures of the same period, an entry of the audit log that is equal. Of a schedule, the later tick stays.
+        id, figures of the same period, an entry of the audit log that is equal. Of a schedule, the later
+        tick stays.
         """
 
 
 class CopyStore(Target, Protocol):
     """The part of a store that is copied from and to. Its methods raise `StoreError`.
 
-    Those that read return a page: `PAGE` items at most, of which one may reach `PAGE_BYTES`. It is empty at the end.
+    Those that read return a page: `PAGE` items at most, of which one may reach `PAGE_BYTES`. It is empty at
+    the end.
     """
 
     def tasks(self, after: str, *, whole: bool) -> list[CopiedTask]:
-        """Return tasks whose ids follow `after`, in the order of their ids; with `whole` also ended ones."""
+        """Return tasks whose ids follow `after`, in their order; with `whole` also ended ones."""
 
     def batches(self, after: str, *, whole: bool) -> list[CopiedBatch]:
-        """Return batches whose ids follow `after`, in the order of their ids; with `whole` also ended ones."""
+        """Return batches whose ids follow `after`, in their order; with `whole` also ended ones."""
 
     def marks(self) -> list[CopiedTick | Paused]:
         """Return all that is paused, and the last ticks of all schedules."""

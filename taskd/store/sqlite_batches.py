@@ -212,7 +212,8 @@ class SqliteBatches:
         follows, order = ("<", "id DESC") if newest else (">", "id")
         edge = after or LAST if newest else after
         query = (
-            f"SELECT {BATCH_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} ORDER BY {order} LIMIT ?"
+            f"SELECT {BATCH_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} "
+            f"ORDER BY {order} LIMIT ?"
         )
         return [batch_of(row) for row in self._read(query, edge, *values, *owners, limit)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.store.audit import AuditEntry
+from taskd.store.base import StoreError
 from taskd.store.batches import Rows
 from taskd.store.copying import (
     PAGE,
@@ -28,11 +29,13 @@ from taskd.store.history import Figures, HistoryRow
 from taskd.store.records import CANCELLABLE, Event, LastTick
 from taskd.store.sqlite_batches import BATCH_COLUMNS, batch_of, scoped
 from taskd.store.sqlite_bulk import rows_text
+from taskd.store.sqlite_file import opened_for_reading, version_of
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_owners import note_waiting
 from taskd.store.sqlite_rows import COLUMNS, record_of
+from taskd.store.sqlite_schema import VERSION
 
-__all__ = ["SqliteCopies"]
+__all__ = ["SqliteCopies", "copies_for_reading"]
 
 _IDS = (
     "SELECT id, ifnull(length(args), 0) + ifnull(length(outcome), 0) FROM task "
@@ -94,7 +97,8 @@ class SqliteCopies:
             f"SELECT batch, rows FROM batch_part WHERE batch {_THESE} ORDER BY batch, place", ids
         )
         parts = {
-            batch: [_rows.decode(rows) for _, rows in its] for batch, its in groupby(found, lambda row: row[0])
+            batch: [_rows.decode(rows) for _, rows in its]
+            for batch, its in groupby(found, lambda row: row[0])
         }
         rows = self._read(f"SELECT {BATCH_COLUMNS}, changed FROM batch WHERE id {_THESE} ORDER BY id", ids)
         return [CopiedBatch(batch_of(row[:-1]), parts.get(row[0], []), bool(row[-1])) for row in rows]
@@ -116,7 +120,10 @@ class SqliteCopies:
             "ORDER BY seconds, at, function LIMIT ?",
             *(*key, PAGE),
         )
-        return [HistoryRow(*key, _figures.decode(figures)) for *key, figures in rows]
+        return [
+            HistoryRow(seconds, at, function, _figures.decode(figures))
+            for seconds, at, function, figures in rows
+        ]
 
     def audit(self, after: int) -> list[AuditEntry]:
         """Return entries, the oldest first. Raises `StoreError`."""
@@ -130,6 +137,28 @@ class SqliteCopies:
         with self._transaction() as cursor:
             are_new = _new_entries(cursor, [each for each in items if isinstance(each, AuditEntry)])
             return [_load(cursor, item, are_new) for item in items]
+
+
+@contextmanager
+def copies_for_reading(path: str) -> Iterator[SqliteCopies]:
+    """Open a file that a daemon may be using, to read it as it is at one instant. Raises `StoreError`."""
+    with opened_for_reading(path) as database:
+        version = version_of(database, path)
+        if version != VERSION:
+            raise StoreError(
+                f"{path} has schema {version}, and this taskd uses {VERSION}: "
+                f"first taskd store migrate {path}"
+            )
+        database.isolation_level = None
+        database.execute("BEGIN")
+
+        def read(query: str, *values: Any) -> list[Any]:
+            return database.execute(query, values).fetchall()
+
+        def transaction() -> AbstractContextManager[LoggingCursor]:
+            raise StoreError(f"{path} is only read")
+
+        yield SqliteCopies(transaction, read)
 
 
 def _load(cursor: LoggingCursor, item: Item, are_new: Iterator[bool]) -> Loaded:

@@ -159,7 +159,8 @@ class PostgresCopies:
         found = groupby(self._read(_PARTS, ids), lambda row: row[0])
         parts = {batch: [_rows.decode(rows) for _, rows in its] for batch, its in found}
         return [
-            CopiedBatch(batch_of(row[:-1]), parts.get(row[0], []), row[-1]) for row in self._read(_BATCHES, ids)
+            CopiedBatch(batch_of(row[:-1]), parts.get(row[0], []), row[-1])
+            for row in self._read(_BATCHES, ids)
         ]
 
     def marks(self) -> list[CopiedTick | Paused]:
