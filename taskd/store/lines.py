@@ -224,7 +224,7 @@ def _fields(new: New) -> dict[str, Any]:
         "args": _json(new.args),
         "options": _raw(new.options),
         "wanted": new.due,
-        "fixed": new.is_fixed,
+        "fixed": bool(new.is_fixed),  # a number in a file
     }
 
 
