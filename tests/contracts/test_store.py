@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from taskd.store.base import Changes, Filter, KeyedWant, Store
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.copying import Copying, pages
 from taskd.store.history import Figures, HistoryRow
+from taskd.store.lines import LinesTarget, read_lines
 from taskd.store.memory import MemoryStore
 from taskd.store.postgres import PostgresStore
 from taskd.store.records import (
@@ -303,16 +305,24 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.rescue(self.now, once, b'"lost"'))
         self.running.clear()
 
-    @rule(through=st.sampled_from(("memory", "file")))
+    @rule(through=st.sampled_from(("memory", "file", "lines")))
     def move_through_another_store(self, through):
-        """Copy everything to a store of another kind, and from there to a new one, which goes on instead."""
+        """Copy everything to another store or to a file, and from there to a new store, which goes on."""
         self.restart(set())
-        other = self.others[through]()
-        self.copy(self.store, other)
-        self.store.close()
-        self.store = self.make()
-        self.copy(other, self.store)
-        other.close()
+        if through == "lines":
+            lines = BytesIO()
+            Copying(LinesTarget(lines), self.now, whole=True).run(pages(self.store.copies, whole=True))
+            self.store.close()
+            self.store = self.make()
+            given = read_lines(lines.getvalue().splitlines(), "lines")
+            Copying(self.store.copies, self.now, whole=True).run(given)
+        else:
+            other = self.others[through]()
+            self.copy(self.store, other)
+            self.store.close()
+            self.store = self.make()
+            self.copy(other, self.store)
+            other.close()
         model = MemoryStore()
         self.copy(self.model, model)  # which numbers the entries of the audit log anew, as the others do
         self.model = model
