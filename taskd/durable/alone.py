@@ -44,7 +44,7 @@ class Alone:
 
     @property
     def name(self) -> str:
-        """What names the store to people."""
+        """The name of the store, for people."""
         return self.store.path if isinstance(self.store, SqliteStore) else self.store.name
 
     def now(self) -> float:

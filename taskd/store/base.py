@@ -189,7 +189,7 @@ class Store(Protocol):
 
     @property
     def copies(self) -> CopyStore:
-        """What it is copied from and to, for a store that no server uses."""
+        """The part that copies are read from and added to, while no server uses the store."""
 
     @property
     def room(self) -> float:

@@ -263,7 +263,7 @@ class Copying:
             self.failed.append(NotCopied("task", item.record.new.id, reason))
 
     def _fit(self, item: Item) -> Item | None:
-        """Return an item as it is to be copied, None if it is not."""
+        """Return an item as it will be there, None if it is left out."""
         if isinstance(item, CopiedTask):
             record = item.record
             if record.state in ENDED and not self._whole:

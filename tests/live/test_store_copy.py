@@ -142,7 +142,7 @@ def test_a_database_is_copied_to_a_file_while_nothing_is_lost_or_changed(
     assert ask(client, "get", task=tasks[-1])["state"] == "scheduled"
 
 
-def test_what_another_task_has_taken_is_named_and_left(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_task_whose_key_or_token_is_taken_is_named_and_left(nodes: Nodes, tmp_path: Path) -> None:
     file = tmp_path / "tasks.db"
     node, client = start(nodes, store=f"sqlite:{file}")
     key = submit(client, "record", delay=HOUR, key="a")
@@ -164,7 +164,7 @@ def test_what_another_task_has_taken_is_named_and_left(nodes: Nodes, tmp_path: P
     assert ask(client, "get", task=free)["state"] == "scheduled"
 
 
-def test_what_is_wrong_in_a_database_is_found(database: Database) -> None:
+def test_tables_of_a_database_that_do_not_fit_together_are_named(database: Database) -> None:
     assert b"no server has used it yet" in store("check", database.dsn).stderr
     done(store("migrate", database.dsn))
     lines = {

@@ -36,7 +36,7 @@ class CopyingTests(SynchronousTestCase):
     def setUp(self):
         self.source, self.target = MemoryStore(), MemoryStore()
 
-    def test_what_runs_waits_with_a_loss_unless_it_is_run_once(self):
+    def test_a_running_task_waits_with_a_loss_unless_it_is_run_once(self):
         submit(self.source, New("a", "f"), New("b", "f"))
         start(self.source, "a")
         copied = run(self.source, self.target)
@@ -106,7 +106,7 @@ class LinesTests(SynchronousTestCase):
         [read] = read_lines(map(line_of, found), "file")
         self.assertEqual(read, found)
 
-    def test_what_is_no_line_is_named_by_its_number(self):
+    def test_a_line_that_cannot_be_read_is_named_by_its_number(self):
         tick = CopiedTick("s", LastTick("line", 1.0))
         log = [Event("a", 1, "queued", 1.0)]
         submit(store := MemoryStore(), New("a", "f"))
