@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.store import copying
 from taskd.store.audit import AuditEntry
-from taskd.store.base import Changes, StoreError
+from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.copying import CopiedTask, CopiedTick, Copying, NotCopied, missing, pages
 from taskd.store.lines import LinesTarget, line_of, read_lines
@@ -85,6 +85,21 @@ class CopyingTests(SynchronousTestCase):
         with mock.patch.object(copying, "PAGE_BYTES", 4):
             found = [len(page) for page in pages(self.source.copies, whole=False)]
         self.assertEqual(found, [0, 2, 2, 1])
+
+    def test_a_copy_that_is_broken_off_goes_on_where_it_was(self):
+        submit(self.source, *(New(f"{n}", "f", b"[1]", key=f"{n}", token=f"{n}") for n in range(5)))
+        file = SqliteStore(self.mktemp())
+        self.addCleanup(file.close)
+        with mock.patch.object(copying, "PAGE_BYTES", 4):
+            first = Copying(file.copies, NOW)
+            given = pages(self.source.copies, whole=False)
+            self.assertRaises(
+                KeyboardInterrupt, first.run, given, mock.Mock(side_effect=[0, 0, KeyboardInterrupt])
+            )
+            second = run(self.source, file)
+        self.assertEqual((first.copied, second.known, second.copied), ({"task": 4}, {"task": 4}, {"task": 1}))
+        self.assertEqual(second.failed, [])
+        self.assertEqual(file.find(Filter(), "", 10), self.source.find(Filter(), "", 10))
 
     def test_of_equal_entries_as_many_are_known_as_there_are(self):
         entry = AuditEntry(1.0, "", "operate", "pause", number=4)
