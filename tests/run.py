@@ -116,6 +116,7 @@ SECONDS = {
     "test_serve.py": 12,
     "test_short.py": 50,
     "test_store.py": 60,
+    "test_store_copy.py": 60,
     "test_stored_commands.py": 104,
     "test_smoke.py": 8,
     "test_soak.py": 62,

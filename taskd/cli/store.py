@@ -1,117 +1,129 @@
-"""The subcommand ``taskd store``: checks, migrates, reseals and exports a store's file, without a server."""
+"""The subcommand ``taskd store``: checks, migrates, reseals and exports a store, without a server."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
 import click
-import msgspec
-from msgspec import Raw
 
 from taskd.auth.files import AccessFileError
 from taskd.cli.console import json_text
 from taskd.cli.options import json_option
 from taskd.cli.running import FAILED, USAGE, fail
+from taskd.cli.store_copy import copy, import_, store_argument, store_errors
+from taskd.durable.alone import open_alone, path_of
+from taskd.durable.opening import check_psycopg
 from taskd.durable.resealing import Resealing
-from taskd.store.base import StoreError
-from taskd.store.descriptions import is_postgres, without_password
-from taskd.store.records import State
+from taskd.store.copying import Copying, CopyStore, pages
+from taskd.store.lines import LinesTarget
 from taskd.store.sqlite import SqliteStore
-from taskd.store.sqlite_file import check_file, opened_for_reading
+from taskd.store.sqlite_copying import copies_for_reading
+from taskd.store.sqlite_file import check_file
 from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["store"]
 
-DEFAULT_FILE = "taskd.db"
-
-_EXPORTED = (
-    *("id", "function", "args", "options", "priority", "deadline", "key", "token", "batch", "keep"),
-    *("state", "created", "attempt", "errors", "losses", "due", "ended", "outcome"),
-)
-_JSON = frozenset({"args", "options", "outcome"})
-"""The columns that are JSON text."""
-
 
 @click.group()
 def store() -> None:
-    """Check, migrate, reseal or export the file in which a daemon keeps its tasks."""
+    """Check, migrate, reseal, copy or export what a daemon keeps its tasks in.
+
+    STORE is a file (taskd.db if it is left out) or postgres:DATABASE.
+    """
 
 
-def _named(_context: click.Context, _parameter: click.Parameter, file: str) -> str:
-    if is_postgres(file):
-        fail(
-            f"{without_password(file)} is a database, and this is about files: a daemon migrates its own "
-            "database when it starts, and PostgreSQL has tools to check and export it"
-        )
-    return file
-
-
-_file = click.argument("file", default=DEFAULT_FILE, metavar="[FILE]", callback=_named)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever read the output has ended
-        raise SystemExit(FAILED) from None
+store.add_command(copy)
+store.add_command(import_)
 
 
 @store.command()
-@_file
+@store_argument
 @json_option
-def check(file: str, *, as_json: bool) -> None:
-    """Check FILE (taskd.db by default), which a daemon may be using, and show what is in it.
+def check(store: str, *, as_json: bool) -> None:
+    """Check STORE, which daemons may be using, and show what is in it.
 
-    The exit status is 1 if the file is damaged.
+    The exit status is 1 if it is damaged.
     """
-    with _errors():
-        health = check_file(file)
+    path = path_of(store)
+    with store_errors():
+        health, about = _check_database(store) if path is None else _check_file(path)
     if as_json:
-        click.echo(json_text(asdict(health)))
+        click.echo(json_text(health))
     else:
-        size, log = (f"{count / 2**20:.1f} MiB" for count in (health.size, health.log_size))
-        old = "" if health.version == VERSION else f" (this taskd uses {VERSION}: taskd store migrate {file})"
-        click.echo(f"{file}: schema {health.version}{old}, {size}, and {log} in its log")
-        click.echo(", ".join(f"{count} {state}" for state, count in health.counts.items()) or "no tasks")
-        for problem in health.problems:
+        for line in about:
+            click.echo(line)
+        click.echo(", ".join(f"{count} {state}" for state, count in health["counts"].items()) or "no tasks")
+        for problem in health["problems"]:
             click.echo(f"damaged: {problem}")
-        if health.problems:
+        if health["problems"]:
             click.echo("restore a copy, or save what can be read: taskd store export")
         else:
             click.echo("all is well")
-    if health.problems:
+    if health["problems"]:
         raise SystemExit(FAILED)
 
 
-@store.command()
-@_file
-def migrate(file: str) -> None:
-    """Bring FILE (taskd.db by default) of an older taskd to this version; no daemon may be using it.
+def _check_file(path: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return what was found of a file, and lines about it."""
+    health = check_file(path)
+    size, log = (f"{count / 2**20:.1f} MiB" for count in (health.size, health.log_size))
+    old = "" if health.version == VERSION else f" (this taskd uses {VERSION}: taskd store migrate {path})"
+    return asdict(health), [f"{path}: schema {health.version}{old}, {size}, and {log} in its log"]
 
-    A daemon does the same when it starts. A copy of the file is made before.
+
+def _check_database(description: str) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return what was found of a database, and lines about it."""
+    check_psycopg()
+    from taskd.store.postgres.outside import check_database
+    from taskd.store.postgres.schema import VERSION
+
+    health = check_database(description)
+    old = "" if health.version == VERSION else f" (this taskd uses {VERSION}: taskd store migrate)"
+    size = f"{health.size / 2**20:.1f} MiB"
+    about = [f"{health.path}: schema {health.version}{old}, {size}, used by {health.nodes} servers"]
+    if health.left:
+        about.append(f"{health.left} tasks are those of dead servers: a living one lets them wait again")
+    return asdict(health), about
+
+
+@store.command()
+@store_argument
+def migrate(store: str) -> None:
+    """Bring STORE of an older taskd to this version.
+
+    A daemon does the same when it starts. No daemon may be using a file, of which a copy is made before;
+    a database may be in use, and is not copied.
     """
-    with _errors():
-        if not os.path.exists(file):
-            fail(f"there is no file {file}")
-        opened = SqliteStore(file)
+    path = path_of(store)
+    with store_errors():
+        if path is None:
+            check_psycopg()
+            from taskd.store.postgres import schema
+            from taskd.store.postgres.outside import migrate_database
+
+            name, before = migrate_database(store)
+            state = (
+                "has" if before >= schema.VERSION else "had none before, and has" if not before else "now has"
+            )
+            click.echo(f"{name} {state} schema {max(before, schema.VERSION)}")
+            return
+        if not os.path.exists(path):
+            fail(f"there is no file {path}")
+        opened = SqliteStore(path)
         opened.close()
     if opened.copy is None:
-        click.echo(f"{file} has schema {VERSION} already")
+        click.echo(f"{path} has schema {VERSION} already")
     else:
-        click.echo(f"{file} has schema {VERSION} now; {opened.copy} is as it was before")
+        click.echo(f"{path} has schema {VERSION} now; {opened.copy} is as it was before")
 
 
 @store.command()
-@_file
+@store_argument
 @click.option(
     "--secret-key",
     "keys",
@@ -120,8 +132,8 @@ def migrate(file: str) -> None:
     envvar="TASKD_SECRET_KEY",
     help="The file with the keys: the first one seals, each opens.",
 )
-def reseal(file: str, keys: str) -> None:
-    """Encrypt all secrets in FILE (taskd.db by default) with the first key; no daemon may be using it.
+def reseal(store: str, keys: str) -> None:
+    """Encrypt all secrets in STORE with the first key; no daemon may be using it.
 
     After that the other keys are not needed any more. It can be interrupted, and run again. The exit
     status is 1 if no key opens some of them; these are left as they are.
@@ -132,14 +144,8 @@ def reseal(file: str, keys: str) -> None:
         run = Resealing(Sealer.read(keys))
     except AccessFileError as error:
         fail(f"--secret-key: {error}", USAGE)
-    with _errors():
-        if not os.path.exists(file):
-            fail(f"there is no file {file}")
-        opened = SqliteStore(file)
-        try:
-            run.run(opened)
-        finally:
-            opened.close()
+    with store_errors(), open_alone(store) as opened:
+        run.run(opened.store)
     click.echo(f"{run.resealed} tasks have the first key now, {run.up_to_date} had it already")
     if run.unopened:
         shown = ", ".join(run.first_unopened)
@@ -149,24 +155,23 @@ def reseal(file: str, keys: str) -> None:
 
 
 @store.command()
-@_file
-def export(file: str) -> None:
-    """Print every task of FILE (taskd.db by default) with its events: one JSON object on each line.
+@store_argument
+def export(store: str) -> None:
+    """Print everything that is in STORE, as it is at one instant: one JSON object on each line.
 
-    A daemon may be using the file.
+    Its member "kind" says what it is: "task", with its events, "batch", "schedule", "paused", "history" or
+    "audit". Daemons may be using STORE; `taskd store import` reads what this prints.
     """
-    with _errors(), opened_for_reading(file) as database:
-        rows = database.execute(f"SELECT {', '.join(_EXPORTED)} FROM task ORDER BY id")  # noqa: S608
-        for row in rows:
-            task: dict[str, Any] = {
-                name: Raw(value) if name in _JSON and value is not None else value
-                for name, value in zip(_EXPORTED, row, strict=True)
-            }
-            task["state"] = State(task["state"]).name.lower()
-            query = "SELECT seq, event, at, data FROM event WHERE task = ? ORDER BY seq"
-            task["events"] = [
-                {"seq": seq, "event": event, "at": at, "data": Raw(data)}
-                for seq, event, at, data in database.execute(query, (task["id"],))
-            ]
-            sys.stdout.buffer.write(msgspec.json.encode(task) + b"\n")
+    with store_errors(), _reading(store) as copies:
+        Copying(LinesTarget(sys.stdout.buffer), 0.0, whole=True).run(pages(copies, whole=True))
         sys.stdout.buffer.flush()
+
+
+def _reading(description: str) -> AbstractContextManager[CopyStore]:
+    path = path_of(description)
+    if path is not None:
+        return copies_for_reading(path)
+    check_psycopg()
+    from taskd.store.postgres.outside import copies_for_reading as of_database
+
+    return of_database(description)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
@@ -19,10 +19,13 @@ from taskd.store.base import Store, StoreError
 from taskd.store.descriptions import MEMORY, SQLITE, is_postgres, wrong_kind
 from taskd.store.memory import MemoryStore
 from taskd.store.memory_limits import MemoryLimits
-from taskd.store.nodes import NodeStore
+from taskd.store.nodes import NodeInfo, NodeStore
 from taskd.store.sqlite import SqliteStore
 
-__all__ = ["Opening", "StoreChoice", "open_store"]
+if TYPE_CHECKING:
+    from taskd.store.postgres import PostgresStore
+
+__all__ = ["Opening", "StoreChoice", "check_psycopg", "open_postgres", "open_store"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -51,19 +54,27 @@ def open_store(description: str) -> Store:
     if description.startswith(SQLITE) and rest:
         return SqliteStore(rest)
     if is_postgres(description):
-        return _open_postgres(description)
+        return open_postgres(description)
     raise StoreError(wrong_kind(description))
 
 
-def _open_postgres(description: str) -> Store:
+def open_postgres(description: str, info: NodeInfo | None = None) -> PostgresStore:
+    """Open a store in PostgreSQL; its node shows itself as `info`. Raises `StoreError`."""
+    check_psycopg()
+    from taskd.store.postgres import PostgresStore
+
+    return PostgresStore(description, info)
+
+
+def check_psycopg() -> None:
+    """Raise `StoreError` if `taskd.store.postgres` cannot be imported."""
     try:
-        from taskd.store.postgres import PostgresStore
+        import taskd.store.postgres  # noqa: F401
     except ImportError as error:
         raise StoreError(
             f"a store in PostgreSQL needs psycopg, which cannot be imported ({error}): "
             "pip install 'twisted-taskd[postgres]'"
         ) from error
-    return PostgresStore(description)
 
 
 class _NotYet:

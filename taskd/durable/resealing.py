@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.durable.moments import RunOptions
-from taskd.store.sqlite import SqliteStore
+from taskd.store.sealed import SealedStore
 
 __all__ = ["Resealing"]
 
@@ -31,7 +31,7 @@ class Keys(Protocol):
 
 
 class Resealing:
-    """One run over the file of a store that nobody else uses.
+    """One run over a store.
 
     It may be broken off at any time, and run again: what has the newest key is left as it is.
     """
@@ -47,14 +47,15 @@ class Resealing:
         self.first_unopened: list[str] = []
         """The ids of the first of these; of the batch, if its tasks are not stored yet."""
 
-    def run(self, store: SqliteStore) -> None:
+    def run(self, store: SealedStore) -> None:
         """Seal everything in a store again, a bounded part at a time. Raises `StoreError`."""
-        place: int | None = 0
+        sealed = store.sealed
+        place = sealed.first_part
         while place is not None:
-            place = store.sealed.change_part(place, self._change)
+            place = sealed.change_part(place, self._change)
         after: str | None = ""
         while after is not None:
-            after = store.sealed.change_tasks(after, self._change)
+            after = sealed.change_tasks(after, self._change)
 
     def _change(self, id: str, function: str, options: bytes, args: bytes) -> bytes | None:  # noqa: A002
         kept = _options.decode(options)

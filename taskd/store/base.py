@@ -9,6 +9,7 @@ import msgspec
 
 from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
+from taskd.store.copying import CopyStore
 from taskd.store.history import HistoryStore
 from taskd.store.nodes import NodeStore
 from taskd.store.queued import Queued
@@ -206,6 +207,10 @@ class Store(Protocol):
     @property
     def audit(self) -> AuditStore:
         """The audit log."""
+
+    @property
+    def copies(self) -> CopyStore:
+        """The part that copies are read from and added to, while no server uses the store."""
 
     @property
     def room(self) -> float:

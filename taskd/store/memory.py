@@ -9,8 +9,10 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Own, Want, Written
+from taskd.store.copying import CopiedTask, Loaded
 from taskd.store.memory_audit import MemoryAudit
 from taskd.store.memory_batches import MemoryBatches, is_like
+from taskd.store.memory_copying import MemoryCopies
 from taskd.store.memory_history import MemoryHistory
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
@@ -60,6 +62,10 @@ class MemoryStore:
         self._paused: set[str] = set()
         self.history = MemoryHistory()
         self.audit = MemoryAudit()
+        self.copies = MemoryCopies(
+            *(self._records, self._events, self.batches, self.history, self.audit, self._ticks, self._paused),
+            *(self._restore, self._taken, self._trim),
+        )
 
     @property
     def room(self) -> float:
@@ -250,6 +256,23 @@ class MemoryStore:
         record = self._records[event.task]
         self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
         self._logged.append(event)
+
+    def _restore(self, copied: CopiedTask) -> None:
+        """Keep a copied task as it is."""
+        new = copied.record.new
+        self._put(copied.record)
+        self._events[new.id] = list(copied.events)
+        self._event_bytes += sum(map(_size, copied.events))
+        if new.token is not None:
+            self._tokens[new.owner, new.token] = new.id
+
+    def _taken(self, copied: CopiedTask) -> Loaded | None:
+        """Return what a copied task has that is another one's."""
+        new = copied.record.new
+        if new.token is not None and (new.owner, new.token) in self._tokens:
+            return "token"
+        is_taken = copied.record.state in UNFINISHED and self._index.like(new) is not None
+        return "key" if is_taken else None
 
     def _trim(self) -> None:
         """Forget the oldest ended tasks, if there are too many or everything takes too much."""

@@ -43,3 +43,7 @@ class MemoryAudit:
             and (action is None or entry.action == action)
         )
         return list(islice(found, limit))
+
+    def all(self) -> list[AuditEntry]:
+        """Return all entries, the oldest first."""
+        return list(self._entries)

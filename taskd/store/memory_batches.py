@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.store.batches import FAILED, BatchRecord, CancelledRows, NewBatch, Rows, follower
+from taskd.store.copying import CopiedBatch, Loaded
 from taskd.store.memory_owners import MemoryOwners
 from taskd.store.records import ENDED, Allowance, Event, Full, New, State
 
@@ -134,6 +135,39 @@ class MemoryBatches:
             and owner in (None, kept.record.task.owner)
         ]
         return [self._batches[each].record for each in sorted(found, reverse=newest)[:limit]]
+
+    def copied(self, batch: str) -> CopiedBatch:
+        """Return a batch with its parts; once all its tasks are stored, their ids are in the first one."""
+        kept = self._batches[batch]
+        record = kept.record
+        if record.is_stored:
+            parts = [Rows([], []) for _ in range(record.parts)]
+            if parts:
+                parts[0] = Rows(kept.ids, [])
+        else:
+            parts = [
+                Rows(part.ids, []) if place < record.stored else part for place, part in enumerate(kept.parts)
+            ]
+        return CopiedBatch(record, parts, batch in self._changed)
+
+    def restore(self, copied: CopiedBatch) -> Loaded:
+        """Keep a copied batch as it is, unless it is there already or its token is another one's."""
+        record, owner = copied.record, copied.record.task.owner
+        if record.id in self._batches:
+            return "known"
+        if record.token is not None:
+            if (owner, record.token) in self._tokens:
+                return "token"
+            self._tokens[owner, record.token] = record.id
+        ids = [each for part in copied.parts for each in part.ids]
+        is_forgotten = record.ended is not None and record.token is None
+        parts = () if record.is_stored else copied.parts
+        self._batches[record.id] = _Kept(record, parts, [] if is_forgotten else ids)
+        for part in copied.unstored:
+            self._owners.add(owner, len(part.ids), part.size)
+        if copied.is_changed:
+            self._changed[record.id] = None
+        return "copied"
 
     # --- what happens to tasks ---
 

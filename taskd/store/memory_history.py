@@ -44,3 +44,19 @@ class MemoryHistory:
             if key[0] >= since and (key[1] == function if function is not None else key[1] != ALL)
         )
         return [HistoryRow(seconds, *key, kept[key]) for key in found[-limit:]]
+
+    def all(self) -> list[HistoryRow]:
+        """Return all rows, by the length of their periods, their times and their functions."""
+        return [
+            HistoryRow(seconds, *key, kept[key])
+            for seconds, kept in sorted(self._rows.items())
+            for key in sorted(kept)
+        ]
+
+    def restore(self, row: HistoryRow) -> bool:
+        """Keep a row, unless there is one of its period and function; return whether there was none."""
+        kept, key = self._rows[row.seconds], (row.at, row.function)
+        is_new = key not in kept
+        if is_new:
+            kept[key] = row.figures
+        return is_new

@@ -39,11 +39,13 @@ from taskd.store.sqlite_batches import (
     shift_batches,
 )
 from taskd.store.sqlite_claims import claim_any, claim_by_key
+from taskd.store.sqlite_copying import SqliteCopies
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
 from taskd.store.sqlite_owners import note_waiting, refusal
+from taskd.store.sqlite_rows import BRIEF, COLUMNS, record_of
 from taskd.store.sqlite_schema import VERSION
 from taskd.store.sqlite_sealed import SqliteSealed
 
@@ -52,13 +54,6 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_NEW = (
-    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key, "
-    "owner"
-)
-_COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
-_BRIEF = _COLUMNS.replace(" args,", " NULL,").replace(" outcome,", " iif(state = 3, NULL, outcome),")
-_NEW_COUNT = len(New.__struct_fields__)
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -94,6 +89,7 @@ class SqliteStore:
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
+        self.copies = SqliteCopies(self._transaction, self._read)
         self.sealed = SqliteSealed(self._transaction)
         self.history = SqliteHistory(self._transaction, self._read)
         self.audit = SqliteAudit(self._transaction, self._read)
@@ -170,9 +166,9 @@ class SqliteStore:
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn_of_any)
                 elif isinstance(want, int):
-                    claims += claim_any(cursor, function, want, _COLUMNS, _record)
+                    claims += claim_any(cursor, function, want, COLUMNS, record_of)
                 else:
-                    claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
+                    claims += claim_by_key(cursor, function, want, COLUMNS, record_of)
         return Written(accepted, own, cancelled, put_back, claims, cursor.logged, changed, ticked)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
@@ -246,12 +242,12 @@ class SqliteStore:
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task. Raises `StoreError`."""
-        rows = self._read(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
-        return _record(rows[0]) if rows else None
+        rows = self._read(f"SELECT {COLUMNS} FROM task WHERE id = ?", id)
+        return record_of(rows[0]) if rows else None
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query = f"SELECT {_BRIEF if wanted.is_brief else _COLUMNS} FROM task WHERE id"
+        query = f"SELECT {BRIEF if wanted.is_brief else COLUMNS} FROM task WHERE id"
         query += " < ?" if wanted.newest else " > ?"
         values: list[str | int | bytes] = [after or LAST if wanted.newest else after]
         if wanted.states is not None:
@@ -271,7 +267,7 @@ class SqliteStore:
             values += found
         order = "id DESC" if wanted.newest else "id"
         rows = self._read(f"{query} ORDER BY {order} LIMIT ?", *values, limit)
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task. Raises `StoreError`."""
@@ -373,7 +369,7 @@ def _submit(
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) "
+        f"INSERT INTO task ({COLUMNS}, claimed) "
         "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
@@ -427,10 +423,10 @@ def _joined(cursor: LoggingCursor, new: New) -> str | None:
 
 def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float) -> State | None:
     """Cancel a task or put it back, if its state permits that; return the state that it was in."""
-    row = cursor.execute(f"SELECT {_COLUMNS} FROM task WHERE id = ?", (task,)).fetchone()
+    row = cursor.execute(f"SELECT {COLUMNS} FROM task WHERE id = ?", (task,)).fetchone()
     if row is None:
         return None
-    record = _record(row)
+    record = record_of(row)
     if record.takes_by_hand(to) and (to is State.CANCELLED or _joined(cursor, record.new_key()) is None):
         changes = _BY_HAND[to]
         cursor.execute(
@@ -446,10 +442,6 @@ def _cancel(cursor: LoggingCursor, task: str, now: float) -> Event:
     """Cancel a task that waits or is scheduled; return the event."""
     _by_hand(cursor, task, State.CANCELLED, "cancelled", now)
     return cursor.logged[-1]
-
-
-def _record(row: Any) -> Record:
-    return Record(New(*row[:_NEW_COUNT]), State(row[_NEW_COUNT]), *row[_NEW_COUNT + 1 :])
 
 
 # --- the file -----------------------------------------------------------------

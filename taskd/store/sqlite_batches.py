@@ -19,13 +19,16 @@ from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_owners import note_waiting, refusal
 
 __all__ = [
+    "BATCH_COLUMNS",
     "BATCH_TABLES",
     "LAST",
     "SqliteBatches",
+    "batch_of",
     "close_batches",
     "id_like",
     "owned_by",
     "prune_batches",
+    "scoped",
     "shift_batches",
 ]
 
@@ -69,10 +72,11 @@ END;
 """
 """The tables of batches. `rows` of a part has only the ids once its tasks are stored."""
 
-_COLUMNS = (
+BATCH_COLUMNS = (
     "id, task, total, created, parts, keep, token, follower, stored, done, failed, cancelled, is_cancelled, "
     "ended"
 )
+"""The columns of a batch in the order of the fields of `BatchRecord`."""
 
 _new = msgspec.msgpack.Decoder(New)
 _rows = msgspec.msgpack.Decoder(Rows)
@@ -113,7 +117,7 @@ class SqliteBatches:
     def add(self, new: NewBatch, now: float, allowance: Allowance | None = None) -> BatchRecord | Full:
         """Accept a batch. Raises `StoreError`."""
         with self._transaction() as cursor:
-            token = None if new.token is None else _scoped(new.task.owner, new.token)
+            token = None if new.token is None else scoped(new.task.owner, new.token)
             if token is not None and (known := _one(cursor, "token", token)) is not None:
                 return known
             if allowance is not None:
@@ -186,8 +190,8 @@ class SqliteBatches:
 
     def get(self, batch: str) -> BatchRecord | None:
         """Return a batch. Raises `StoreError`."""
-        rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE id = ?", batch)
-        return _record(rows[0]) if rows else None
+        rows = self._read(f"SELECT {BATCH_COLUMNS} FROM batch WHERE id = ?", batch)
+        return batch_of(rows[0]) if rows else None
 
     def tasks(self, batch: str) -> list[str]:
         """Return the ids of its tasks. Raises `StoreError`."""
@@ -196,8 +200,8 @@ class SqliteBatches:
 
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended. Raises `StoreError`."""
-        rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
-        return [_record(row) for row in rows]
+        rows = self._read(f"SELECT {BATCH_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
+        return [batch_of(row) for row in rows]
 
     def find(
         self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
@@ -208,9 +212,10 @@ class SqliteBatches:
         follows, order = ("<", "id DESC") if newest else (">", "id")
         edge = after or LAST if newest else after
         query = (
-            f"SELECT {_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} ORDER BY {order} LIMIT ?"
+            f"SELECT {BATCH_COLUMNS} FROM batch WHERE id {follows} ?{condition}{of_owner} "
+            f"ORDER BY {order} LIMIT ?"
         )
-        return [_record(row) for row in self._read(query, edge, *values, *owners, limit)]
+        return [batch_of(row) for row in self._read(query, edge, *values, *owners, limit)]
 
 
 def id_like(like: str | None) -> tuple[str, list[str | int]]:
@@ -229,7 +234,7 @@ def owned_by(owner: str | None) -> tuple[str, list[str]]:
     return f" AND owner = ?{_SOMEBODY if owner else ''}", [owner]
 
 
-def _scoped(owner: str, token: str) -> str:
+def scoped(owner: str, token: str) -> str:
     """Return what the file has for the token of a batch, since tokens are those of one owner."""
     is_plain = not owner and not token.startswith(_OF_OWNER)
     return token if is_plain else f"{_OF_OWNER}{owner}{_OF_OWNER}{token}"
@@ -237,10 +242,10 @@ def _scoped(owner: str, token: str) -> str:
 
 def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[BatchRecord]:
     """End the batches whose tasks have all ended; return all that have changed since the last call."""
-    rows = cursor.execute(f"SELECT {_COLUMNS} FROM batch WHERE changed = 1 ORDER BY id").fetchall()
+    rows = cursor.execute(f"SELECT {BATCH_COLUMNS} FROM batch WHERE changed = 1 ORDER BY id").fetchall()
     records = []
     for row in rows:
-        record = _record(row)
+        record = batch_of(row)
         if record.ended is None and record.over == record.total:
             record = replace(record, ended=now)
             if (then := follower(record)) is not None:
@@ -271,11 +276,12 @@ def prune_batches(cursor: LoggingCursor, now: float, limit: int) -> int:
 
 
 def _one(cursor: LoggingCursor, column: str, value: str) -> BatchRecord | None:
-    row = cursor.execute(f"SELECT {_COLUMNS} FROM batch WHERE {column} = ?", (value,)).fetchone()
-    return None if row is None else _record(row)
+    row = cursor.execute(f"SELECT {BATCH_COLUMNS} FROM batch WHERE {column} = ?", (value,)).fetchone()
+    return None if row is None else batch_of(row)
 
 
-def _record(row: Any) -> BatchRecord:
+def batch_of(row: Any) -> BatchRecord:
+    """Return the record of a row with `BATCH_COLUMNS`."""
     batch, new, total, created, parts, keep, token, then, stored, done, failed, cancelled, asked, ended = row
     task = _new.decode(new)
     return BatchRecord(

@@ -9,29 +9,22 @@ import msgspec
 
 from taskd.store.batches import Rows
 from taskd.store.records import New
+from taskd.store.sealed import MARK, MAX_BYTES, MAX_TASKS, Change
 from taskd.store.sqlite_log import LoggingCursor
 
 __all__ = ["SqliteSealed"]
-
-MAX_TASKS = 500
-"""Tasks in one transaction: opening and sealing them takes some 50 ms."""
-
-MAX_BYTES = 16 * 2**20
-"""Bytes of arguments in one transaction: with the task that reaches them, it ends."""
-
-_MARK = b'"is_sealed"'
-"""What is in the options of all tasks with sealed arguments, and of few others."""
-
-Change = Callable[[str, str, bytes, bytes], bytes | None]
-"""Returns the new arguments of a task, None for the old ones: takes its id, its function, its options and
-its arguments. For a task of a batch that is not stored yet, the id is that of the batch."""
 
 _new = msgspec.msgpack.Decoder(New)
 _rows = msgspec.msgpack.Decoder(Rows)
 
 
 class SqliteSealed:
-    """The sealed arguments in a store's file. `transaction` is the store's."""
+    """The sealed arguments in a store's file. Implements `taskd.store.sealed.SealedArguments`.
+
+    `transaction` is the store's.
+    """
+
+    first_part = 0
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[LoggingCursor]]) -> None:
         self._transaction = transaction
@@ -46,7 +39,7 @@ class SqliteSealed:
             found = cursor.execute(
                 "SELECT id FROM task WHERE id > ? AND args IS NOT NULL AND instr(options, ?) "
                 "ORDER BY id LIMIT ?",
-                (after, _MARK, MAX_TASKS),
+                (after, MARK, MAX_TASKS),
             ).fetchall()
             for (last,) in found:
                 function, options, args = cursor.execute(
@@ -71,7 +64,7 @@ class SqliteSealed:
                 "SELECT batch_part.rowid, batch.id, batch.task, rows FROM batch_part JOIN batch "
                 "ON batch.id = batch_part.batch WHERE batch_part.rowid > ? AND place >= stored "
                 "AND instr(batch.task, ?) ORDER BY batch_part.rowid LIMIT 1",
-                (after, _MARK),
+                (after, MARK),
             ).fetchone()
             if found is None:
                 return None

@@ -1,7 +1,10 @@
 """Every store against the one in memory: random batches, and the same answers from both."""
 
 import itertools
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -10,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskd.store.audit import AuditEntry
-from taskd.store.base import Changes, Filter, KeyedWant
+from taskd.store.base import Changes, Filter, KeyedWant, Store
 from taskd.store.batches import NewBatch, Rows
+from taskd.store.copying import Copying, pages
 from taskd.store.history import Figures, HistoryRow
+from taskd.store.lines import LinesTarget, read_lines
 from taskd.store.memory import MemoryStore
 from taskd.store.postgres import PostgresStore
 from taskd.store.records import (
@@ -44,6 +49,7 @@ class StoreMachine(RuleBasedStateMachine):
     """Does the same to both stores. What a store acknowledges must be there after it is opened again."""
 
     make: staticmethod
+    others: ClassVar[dict[str, Callable[[], Store]]]
 
     def __init__(self):
         super().__init__()
@@ -299,6 +305,43 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.rescue(self.now, once, b'"lost"'))
         self.running.clear()
 
+    @rule(through=st.sampled_from(("memory", "file", "lines")))
+    def move_through_another_store(self, through):
+        """Copy everything to another store or to a file, and from there to a new store, which goes on."""
+        self.restart(set())
+        if through == "lines":
+            lines = BytesIO()
+            Copying(LinesTarget(lines), self.now, whole=True).run(pages(self.store.copies, whole=True))
+            self.store.close()
+            self.store = self.make()
+            given = read_lines(lines.getvalue().splitlines(), "lines")
+            Copying(self.store.copies, self.now, whole=True).run(given)
+        else:
+            other = self.others[through]()
+            self.copy(self.store, other)
+            self.store.close()
+            self.store = self.make()
+            self.copy(other, self.store)
+            other.close()
+        model = MemoryStore()
+        self.copy(self.model, model)  # which numbers the entries of the audit log anew, as the others do
+        self.model = model
+
+    def copy(self, source, target):
+        unfinished = MemoryStore()
+        copying = Copying(unfinished.copies, self.now)
+        copying.run(pages(source.copies, whole=False))
+        assert copying.failed == []
+        wanted = Filter(UNFINISHED)
+        assert unfinished.find(Filter(), "", 10_000) == source.find(wanted, "", 10_000)
+        assert unfinished.batches.find(None, "", 10_000) == source.batches.unended()
+        copying = Copying(target.copies, self.now, whole=True)
+        copying.run(pages(source.copies, whole=True))
+        assert (copying.failed, +copying.known) == ([], {})
+        again = Copying(target.copies, self.now, whole=True)
+        again.run(pages(source.copies, whole=True))
+        assert (again.failed, +again.copied, again.known) == ([], {}, copying.copied)
+
     @rule(
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
         batch=st.sampled_from((None, "many", "")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
@@ -380,8 +423,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
 
 
-def check(make, reopen):
-    machine = type("Machine", (StoreMachine,), {"make": staticmethod(make), "reopen": staticmethod(reopen)})
+def check(make, reopen, others):
+    parts = {"make": staticmethod(make), "reopen": staticmethod(reopen), "others": others}
+    machine = type("Machine", (StoreMachine,), parts)
     case = machine.TestCase
     case.settings = settings(
         max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
@@ -402,11 +446,16 @@ def test_a_file_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.Monke
         store.close()
         return SqliteStore(store.path)
 
-    check(make, reopen)
+    check(make, reopen, {"memory": MemoryStore, "file": make})
 
 
-def test_a_database_answers_as_memory_does(database: Database):
+def test_a_database_answers_as_memory_does(database: Database, tmp_path: Path):
     PostgresStore(database.dsn).close()
+    numbers = itertools.count()
+
+    def make_file():
+        return SqliteStore(str(tmp_path / f"{next(numbers)}.db"))
+
     tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taskd'"
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         names = sorted({name for (name,) in connection.execute(tables)} - {"schema_version"})
@@ -419,4 +468,4 @@ def test_a_database_answers_as_memory_does(database: Database):
             store.close()
             return PostgresStore(database.dsn)
 
-        check(make, reopen)
+        check(make, reopen, {"memory": MemoryStore, "file": make_file})

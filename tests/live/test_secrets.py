@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.live.support import APPS, TASKD, TIMEOUT, Daemon, kept_daemon, title_of
+from tests.postgres_server import Database
 
 SENTINEL = "hunter2sentinel"
 """What is looked for: a part of the secret that is the same in each way of writing it."""
@@ -168,10 +169,14 @@ def test_a_failed_attempt_keeps_the_tail_of_its_output_and_its_memory(started: t
 NEW_KEY = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
 
 
-def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dropped(
+    tmp_path: Path, database: Database, is_shared: bool
+) -> None:
+    store, named = (database.dsn, database.name) if is_shared else ("sqlite:tasks.db", "tasks.db")
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n")
-    options = ("--app", str(APPS / "secretive.py"), "--store", "sqlite:tasks.db", "--workers", "1")
+    options = ("--app", str(APPS / "secretive.py"), "--store", store, "--workers", "1")
     options += ("--secret-key", "keys")
 
     def submit(shown: Shown) -> str:
@@ -179,7 +184,7 @@ def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dro
         return str(task)
 
     def reseal() -> subprocess.CompletedProcess[str]:
-        command = [*TASKD, "store", "reseal", "tasks.db", "--secret-key", "keys"]
+        command = [*TASKD, "store", "reseal", store, "--secret-key", "keys"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
 
     with kept_daemon(*options, directory=tmp_path) as daemon:
@@ -195,7 +200,7 @@ def test_the_key_of_the_secrets_is_changed_without_a_restart_and_the_old_one_dro
         second = submit(shown)
         refused = reseal()
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "tasks.db" in refused.stderr
+        assert named in refused.stderr
     ended = reseal()
     assert ended.stdout.startswith("1 tasks have the first key now, 1 had it already\n"), ended
     assert "the other keys can be taken out of keys" in ended.stdout

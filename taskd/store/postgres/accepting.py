@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taskd.store.postgres.literals import datas, flags, from_text, numbers, optional_texts, texts
@@ -10,7 +10,7 @@ from taskd.store.postgres.owners import Owners
 from taskd.store.postgres.transaction import Retry, Transaction
 from taskd.store.records import Accepted, Allowance, Event, Full, New, Record, State, Tick
 
-__all__ = ["KEY", "TOKEN", "accept", "hold_unique", "tick"]
+__all__ = ["KEY", "TOKEN", "Unique", "accept", "hold_unique", "known_of", "tick"]
 
 KEY, TOKEN = "k", "t"
 """The kinds of rows in `uniq`."""
@@ -96,7 +96,7 @@ def accept(
     if not news:
         return []
     owners = Owners(transaction, {new.owner for new in news if new.id in allowances})
-    accepting = _Accepting(_known(transaction, news))
+    accepting = _Accepting(known_of(transaction, {each for new in news for each in _unique(new)}))
     answers: list[Accepted | Full] = []
     for new in news:
         joined = accepting.joined(new)
@@ -147,8 +147,8 @@ def _unique(new: New) -> Iterable[Unique]:
         yield KEY, new.owner, new.function, new.key
 
 
-def _known(transaction: Transaction, news: Sequence[New]) -> dict[Unique, str]:
-    wanted = {each for new in news for each in _unique(new)}
+def known_of(transaction: Transaction, wanted: Collection[Unique]) -> dict[Unique, str]:
+    """Return which of these keys and tokens are taken, and by which tasks or batches."""
     if not wanted:
         return {}
     columns = [list(column) for column in zip(*wanted, strict=True)]

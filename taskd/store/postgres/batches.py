@@ -17,15 +17,18 @@ from taskd.store.postgres.reading import LAST, Query, Read, id_like, owned_by
 from taskd.store.postgres.transaction import Retry, Transaction
 from taskd.store.records import Allowance, Full, New
 
-__all__ = ["PostgresBatches", "close_batches", "shift_batches"]
+__all__ = ["BATCH_COLUMNS", "KIND", "PostgresBatches", "batch_of", "close_batches", "shift_batches"]
 
-_KIND = "b"  # of rows in `uniq` with the tokens of batches
+KIND = "b"
+"""The kind of rows in `uniq` with the tokens of batches."""
 _NAMES = (
     *("id", "task", "total", "created", "parts", "keep", "token", "follower", "stored", "done", "failed"),
     *("cancelled", "is_cancelled", "ended"),
 )
-_COLUMNS = ", ".join(f"s.{name}" for name in _NAMES)
-_SELECT = f"SELECT {_COLUMNS} FROM taskd.batch AS s WHERE"
+BATCH_COLUMNS = ", ".join(f"s.{name}" for name in _NAMES)
+"""The columns of `taskd.batch AS s` in the order of the fields of `BatchRecord`."""
+
+_SELECT = f"SELECT {BATCH_COLUMNS} FROM taskd.batch AS s WHERE"
 _ONE = f"{_SELECT} id = $1::text"
 _LOCKED = f"{_ONE} FOR UPDATE"
 _OF_TOKEN = f"""
@@ -71,7 +74,7 @@ WITH changed AS MATERIALIZED (
 )
 UPDATE taskd.batch AS s SET changed = false, ended = CASE WHEN c.ends THEN $1::float8 ELSE s.ended END
 FROM changed AS c WHERE s.id = c.id
-RETURNING {_COLUMNS}, c.ends
+RETURNING {BATCH_COLUMNS}, c.ends
 """
 _UNSTORED = "SELECT id, task FROM taskd.batch WHERE ended IS NULL AND stored < parts ORDER BY id FOR UPDATE"
 _MOVE = "UPDATE taskd.batch SET task = $2::bytea WHERE id = $1::text"
@@ -146,7 +149,7 @@ class PostgresBatches:
     def get(self, batch: str) -> BatchRecord | None:
         """Return a batch. Raises `StoreError`."""
         rows = self._read(_ONE, batch)
-        return _record(rows[0]) if rows else None
+        return batch_of(rows[0]) if rows else None
 
     def tasks(self, batch: str) -> list[str]:
         """Return the ids of its tasks. Raises `StoreError`."""
@@ -155,7 +158,7 @@ class PostgresBatches:
 
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended. Raises `StoreError`."""
-        return [_record(row) for row in self._read(f"{_SELECT} ended IS NULL ORDER BY id")]
+        return [batch_of(row) for row in self._read(f"{_SELECT} ended IS NULL ORDER BY id")]
 
     def find(
         self, like: str | None, after: str, limit: int, owner: str | None = None, *, newest: bool = False
@@ -167,7 +170,7 @@ class PostgresBatches:
         condition = f"s.id {follows} {edge}{owned_by(query, owner)}{id_like(query, like)}"
         most = query.value(limit, "int")
         rows = self._read(f"{_SELECT} {condition} ORDER BY {order} LIMIT {most}", *query.values)
-        return [_record(row) for row in rows]
+        return [batch_of(row) for row in rows]
 
 
 def _add(
@@ -177,13 +180,13 @@ def _add(
     if new.token is not None:
         rows = transaction.rows(_OF_TOKEN, owner, new.token)
         if rows:
-            return _record(rows[0])
+            return batch_of(rows[0])
     full = Owners(transaction, [] if allowance is None else [owner]).refusal(
         owner, allowance, new.total, new.size
     )
     if full is not None:
         return full
-    if new.token is not None and not hold_unique(transaction, [((_KIND, owner, "", new.token), new.id)]):
+    if new.token is not None and not hold_unique(transaction, [((KIND, owner, "", new.token), new.id)]):
         raise Retry
     transaction.execute(
         _ADD,
@@ -202,7 +205,7 @@ def _add(
 def close_batches(transaction: Transaction, now: float) -> list[BatchRecord]:
     """End the batches whose tasks have all ended; return all that have changed since the last call."""
     rows = sorted(transaction.rows(_CLOSE, now))
-    records = [_record(row[:-1]) for row in rows]
+    records = [batch_of(row[:-1]) for row in rows]
     transaction.wakes.changed.update(record.id for record in records)
     ended = [record for row, record in zip(rows, records, strict=True) if row[-1]]
     news = [new for record in ended if (new := follower(record)) is not None]
@@ -218,10 +221,11 @@ def shift_batches(transaction: Transaction, seconds: float) -> None:
 
 def _one(transaction: Transaction, query: str, batch: str) -> BatchRecord | None:
     rows = transaction.rows(query, batch)
-    return _record(rows[0]) if rows else None
+    return batch_of(rows[0]) if rows else None
 
 
-def _record(row: Any) -> BatchRecord:
+def batch_of(row: Any) -> BatchRecord:
+    """Return the record of a row with `BATCH_COLUMNS`."""
     batch, task, total, created, parts, keep, token, then, *rest = row
     return BatchRecord(
         batch, _new.decode(task), total, created, parts, keep, from_text(token),

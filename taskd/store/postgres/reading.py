@@ -11,7 +11,7 @@ from taskd.store.postgres.rows import NEW_COLUMNS, record_of
 from taskd.store.queued import Queued
 from taskd.store.records import Event, LastTick, Record, State
 
-__all__ = ["LAST", "Query", "Read", "Reading", "id_like", "owned_by"]
+__all__ = ["EVENTS", "LAST", "RECORD", "Query", "Read", "Reading", "all_sources", "id_like", "owned_by"]
 
 Read = Callable[..., list[Any]]
 """Returns the rows of a query with these values."""
@@ -31,10 +31,12 @@ _ENDED_COLUMNS = "s.id, state, attempt, errors, losses, due, ended, {outcome}, l
 _BRIEF_OUTCOME = "CASE WHEN state = 3 THEN NULL ELSE outcome END"
 LAST = "\U0010ffff"  # which no id comes after
 
-_RECORD = "f.state, t.created, f.attempt, f.errors, f.losses, f.due, f.ended, f.outcome, f.last_seq"
+RECORD = "f.state, t.created, f.attempt, f.errors, f.losses, f.due, f.ended, f.outcome, f.last_seq"
+"""The columns of a record after `NEW_COLUMNS`, of a task `AS t` and the row of its state `AS f`."""
+
 _BRIEF = NEW_COLUMNS.replace("t.args", "NULL")
 
-_EVENTS = """
+EVENTS = """
 SELECT task, seq, event, at, data FROM (
     SELECT id AS task, 1::bigint AS seq, 'queued' AS event, created AS at, '\\x7b7d'::bytea AS data
         FROM taskd.task WHERE id = $1::text
@@ -46,6 +48,8 @@ SELECT task, seq, event, at, data FROM (
     UNION ALL SELECT task, seq, event, at, data FROM taskd.event WHERE task = $1::text
 ) AS log WHERE seq > $2::bigint ORDER BY seq LIMIT $3::int
 """
+"""The log of a task: its first event, the start of its last attempt, and its end follow from other tables."""
+
 _OVERDUE = """
 SELECT id FROM taskd.ready WHERE deadline IS NOT NULL AND deadline <= $1::float8
 ORDER BY deadline, id LIMIT $2::int
@@ -111,9 +115,9 @@ class Reading:
         """Return a task, None if there is none with this id."""
         query = Query()
         place = query.value(task, "text")
-        parts = [f"SELECT {columns} FROM {source} WHERE s.id = {place}" for columns, source in _all_sources()]
+        parts = [f"SELECT {columns} FROM {source} WHERE s.id = {place}" for columns, source in all_sources()]
         rows = self._read(
-            f"SELECT {NEW_COLUMNS}, {_RECORD} FROM ({' UNION ALL '.join(parts)}) AS f "
+            f"SELECT {NEW_COLUMNS}, {RECORD} FROM ({' UNION ALL '.join(parts)}) AS f "
             "JOIN taskd.task AS t ON t.id = f.id",
             *query.values,
         )
@@ -138,7 +142,7 @@ class Reading:
             return []
         columns = _BRIEF if wanted.is_brief else NEW_COLUMNS
         rows = self._read(
-            f"SELECT {columns}, {_RECORD} FROM ({' UNION ALL '.join(parts)}) AS f "
+            f"SELECT {columns}, {RECORD} FROM ({' UNION ALL '.join(parts)}) AS f "
             f"JOIN taskd.task AS t ON t.id = f.id ORDER BY f.id {order} LIMIT {most}",
             *query.values,
         )
@@ -146,7 +150,7 @@ class Reading:
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task."""
-        return [Event(*row) for row in self._read(_EVENTS, task, after, limit)]
+        return [Event(*row) for row in self._read(EVENTS, task, after, limit)]
 
     def overdue(self, now: float, limit: int) -> Overdue:
         """Return tasks whose deadlines have passed."""
@@ -183,7 +187,8 @@ class Reading:
         return [*found, Queued(None, None, *rest)] if any(rest) else found
 
 
-def _all_sources() -> Iterator[tuple[str, str]]:
+def all_sources() -> Iterator[tuple[str, str]]:
+    """Yield the columns of each table in which tasks are, and what is after FROM."""
     for table, state in (("later", "0"), ("ready", "1"), ("lease", _LEASE_STATE)):
         yield _COLUMNS.format(state=state), f"taskd.{table} AS s"
     yield _ENDED_COLUMNS.format(outcome="outcome"), "taskd.ended AS s"

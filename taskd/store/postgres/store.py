@@ -21,6 +21,7 @@ from taskd.store.postgres.batches import PostgresBatches, close_batches, shift_b
 from taskd.store.postgres.by_hand import cancel, put_back, release
 from taskd.store.postgres.claims import claim, has_waiting
 from taskd.store.postgres.connection import Database, Line
+from taskd.store.postgres.copying import PostgresCopies
 from taskd.store.postgres.limited import claim_limited
 from taskd.store.postgres.listening import Listening
 from taskd.store.postgres.literals import numbers
@@ -29,6 +30,7 @@ from taskd.store.postgres.nodes import rescue
 from taskd.store.postgres.operators import PostgresAudit, PostgresHistory
 from taskd.store.postgres.reading import Reading
 from taskd.store.postgres.schema import migrate
+from taskd.store.postgres.sealed import PostgresSealed
 from taskd.store.postgres.transaction import Transaction, value_of
 from taskd.store.postgres.upkeep import promote, prune, shift
 from taskd.store.queued import Queued
@@ -79,6 +81,8 @@ class PostgresStore:
         self.batches = PostgresBatches(self._run, self._read)
         self.history = PostgresHistory(self._run, self._read)
         self.audit = PostgresAudit(self._run, self._read)
+        self.copies = PostgresCopies(self._run, self._read)
+        self.sealed = PostgresSealed(self._run)
         self._questions = Reading(self._read)
         self.nodes: PostgresNodes | None = None
         self.nodes = PostgresNodes(
