@@ -101,6 +101,7 @@ def test_a_function_that_another_node_claims_just_now_should_be_wanted_again(ope
         other.execute("SELECT pg_advisory_xact_lock(%s)", [limited.lock_key("f")])
         written = wait_for(store, concurrency=1)
         assert (written.claims, written.again) == ([], {"f": limited.LOCKED_SECONDS})
+        other.rollback()
     assert ids(wait_for(store, concurrency=1).claims) == ["f0000"]
 
 
