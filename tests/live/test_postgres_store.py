@@ -5,9 +5,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
-from taskd.cli.store import store as store_commands
 from taskd.durable.opening import open_store
 from taskd.store.base import Changes, Filter, KeyedWant, StoreError
 from taskd.store.batches import NewBatch, Rows
@@ -536,13 +534,6 @@ def test_a_closed_store_is_closed(open_node):
         store.get("x")
     with pytest.raises(StoreError, match="the daemon stops"):
         store.write(Changes(), NOW)
-
-
-@pytest.mark.parametrize("command", ["check", "migrate", "export"])
-def test_the_commands_about_files_refuse_a_database(command):
-    ran = CliRunner().invoke(store_commands, [command, "postgresql://taskd:s3cret@db/tasks"])
-    assert ran.exit_code == 1
-    assert "postgresql://taskd:***@db/tasks is a database" in ran.output
 
 
 def test_two_nodes_behind_pgbouncer_prepare_nothing_and_share_its_connections(database, postgres):
