@@ -102,7 +102,8 @@ def test_the_status_has_the_documented_members(eventful: Daemon) -> None:
     assert {
         "name", "version", "uptime", "stopping", "waiting", "running", "max_queue", "workers", "functions",
         "generation", "code", "reloading", "min_workers", "max_workers", "connections", "oldest_waiting",
-        "counts", "unanswered", "budget", "store", "schedules", "parties", "log_lines_lost", "unready", "labels",
+        "counts", "unanswered", "budget", "store", "schedules", "parties", "log_lines_lost", "unready",
+        "labels",
     } == status.keys()  # fmt: skip
     assert (status["generation"], status["reloading"], status["stopping"]) == (1, False, False)
     assert (status["min_workers"], status["max_workers"]) == (1, 1)
