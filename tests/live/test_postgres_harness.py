@@ -159,7 +159,7 @@ def test_a_standby_follows_and_is_promoted_when_the_primary_is_gone(start_postgr
 
 
 def test_a_pgbouncer_gives_one_connection_to_many_in_turn(database: Database) -> None:
-    with PgBouncer(database.server, pool_size=1) as bouncer:
+    with PgBouncer(database.server, pool_size=1, settings={"query_wait_timeout": "20"}) as bouncer:
         dsn = bouncer.dsn(database.name)
         with psycopg.connect(dsn, autocommit=True) as one, psycopg.connect(dsn, autocommit=True) as two:
             backends = [
