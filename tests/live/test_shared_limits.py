@@ -4,12 +4,10 @@ import time
 from collections.abc import Iterable
 from itertools import pairwise
 
+from tests.live.bad_days import FOUND_DEAD
 from tests.live.nodes import Nodes, submit
 from tests.live.runs import Run
 from tests.live.support import Connection, rpc
-
-DEAD_SECONDS = 12.0
-"""Seconds after which the places of a node that was killed are free again, at most."""
 
 
 def most_at_once(runs: Iterable[Run], died: float = float("inf")) -> int:
@@ -83,7 +81,7 @@ def test_the_places_of_a_node_that_is_killed_are_free_again_when_it_is_dead_and_
     later = (
         [run.at for run in runs if run.at > killed] if len(lost) == 2 else [nodes.runs.of(lost[0].id)[-1].at]
     )
-    assert 4.0 < min(later) - killed < DEAD_SECONDS
+    assert 4.0 < min(later) - killed < FOUND_DEAD
 
 
 def test_the_reason_for_which_a_task_waits_names_tasks_of_other_nodes(nodes: Nodes) -> None:
