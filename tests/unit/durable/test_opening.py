@@ -20,6 +20,13 @@ def function(name, durable):
     return FunctionInfo(name, "", "", {}, durable=Durability() if durable else None)
 
 
+class Reactor(MemoryReactorClock):
+    """A reactor to which the thread of a store reports at once."""
+
+    def callFromThread(self, function, *args):
+        function(*args)
+
+
 class OpeningCase(SynchronousTestCase):
     def setUp(self):
         self.path = os.path.join(self.mktemp(), "taskd.db")
@@ -30,7 +37,7 @@ class OpeningCase(SynchronousTestCase):
 
     def opening(self, description=None):
         choice = StoreChoice(description or f"sqlite:{self.path}", is_default=description is None)
-        opening = Opening(MemoryReactorClock(), choice)
+        opening = Opening(Reactor(), choice)
         self.addCleanup(opening.end_threads)
         self.addCleanup(opening.store.close)
         return opening
