@@ -22,14 +22,10 @@ def link(nodes: Nodes) -> Iterator[Link]:
         yield made
 
 
-def start_pair(nodes: Nodes, link: Link) -> tuple[Node, Node]:
-    """Start a node behind the link, and one that is not."""
+def start_behind(nodes: Nodes, link: Link) -> Node:
+    """Start a node behind the link."""
     database = nodes.database
-    behind = nodes.start(store=database.server.dsn(database.name, port=link.port))
-    other = nodes.start()
-    for node in (behind, other):
-        node.wait_until_ready()
-    return behind, other
+    return nodes.start(store=database.server.dsn(database.name, port=link.port)).wait_until_ready()
 
 
 def number(node: Node) -> int:
@@ -41,10 +37,11 @@ def number(node: Node) -> int:
 def test_a_node_that_is_cut_off_ends_its_tasks_before_others_run_them(
     nodes: Nodes, link: Link, how: How, stubborn: bool
 ) -> None:
-    behind, other = start_pair(nodes, link)
+    behind = start_behind(nodes, link)
     client, before = behind.connect(), number(behind)
     running = [submit(client, "record_alive", 60.0, stubborn) for _ in range(2)]
     until(nodes, lambda: nodes.runs.nodes()["n1"] == 2, "they have not begun")
+    other = nodes.start().wait_until_ready()  # later, so that it has none of them
     loads = [Load(node, args=lambda number: [number, 0.02]) for node in (behind, other)]
     loads[1].wait_for(50)
     cut = now(nodes)

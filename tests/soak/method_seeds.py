@@ -107,7 +107,7 @@ def method_calls(task: str, batch: str) -> dict[str, list[object]]:
         {"error": "%_\\", "state": "failed", "function": "fails", "batch": batch, "newest": True},
     ]
     found: dict[str, list[object]] = {
-        **{name: [[], {}] for name in ("ping", "whoami", "functions", "status", "queue", "reload")},
+        **{name: [[], {}] for name in ("ping", "whoami", "functions", "status", "queue", "reload", "nodes")},
         "auth": [["x"], {"token": "a.b.c"}],
         "cancel": [one, {"task": batch}, {"id": 3}, {"task": 1}],
         "submit": [*_submits(task)],
@@ -122,7 +122,7 @@ def method_calls(task: str, batch: str) -> dict[str, list[object]]:
         "why": [one, [task]],
         "pause": [["held"], {"function": "no_such"}],
         "resume": [["held"], {"function": "fails"}],
-        "drain": [{"drained": False}],
+        "drain": [{"drained": False}, {"node": 99, "drained": False}],
         "stacks": [[], {"worker": 1}, {"worker": 999}],
         "history": [
             *([], {"period": "hour"}, {"function": "*"}),
