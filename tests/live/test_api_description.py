@@ -16,7 +16,7 @@ LEAST = 300
 """Cases that there are at least, with the fixed ones of each operation."""
 
 SECONDS = 900
-"""Seconds after which schemathesis hangs: it takes about ten."""
+"""Seconds after which schemathesis hangs: it takes about ten alone, and minutes beside all other tests."""
 
 
 @pytest.fixture(scope="module")
